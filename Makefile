@@ -1,0 +1,35 @@
+# Everything a contributor runs. `make demo` and `make test` need nothing but Python on the machine.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export RMQJOBS_RABBITMQ := $(CURDIR)/.tools/rabbitmq
+run := .venv/bin/python -m
+
+.PHONY: help setup broker demo test check unit format
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: ## Make .venv with all dependencies
+	@tools/setup
+
+broker: # a RabbitMQ for demo and tests, where none is at hand
+	@tools/setup broker
+
+demo: broker ## Take a real video through a real RabbitMQ, and watch what happens to jobs
+	@.venv/bin/python examples/demo.py
+
+test: check broker ## Everything: checks, unit tests, and tests against a real RabbitMQ
+	@$(run) pytest tests/broker tests/acceptance plugins
+
+check: setup ## Format, lint, types, import contracts, unit tests; needs no broker
+	@$(run) ruff format --check -q .
+	@$(run) ruff check -q .
+	@$(run) mypy framework plugins/*/src tests/typing
+	@.venv/bin/lint-imports --no-cache > .venv/imports.log || { cat .venv/imports.log; exit 1; }
+	@$(run) pytest -q tests/unit
+
+unit: setup ## Unit tests only
+	@$(run) pytest -q tests/unit
+
+format: setup ## Format the code and mend what ruff can
+	@$(run) ruff check -q --fix . ; $(run) ruff format -q .

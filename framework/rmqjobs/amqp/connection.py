@@ -1,0 +1,265 @@
+"""Opens AMQP connections and channels on pika's asyncio adapter, with futures instead of callbacks and our errors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import ssl
+from collections.abc import Callable
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any
+
+from pika import ConnectionParameters, PlainCredentials, SSLOptions
+from pika import exceptions as pika_errors
+from pika.adapters.asyncio_connection import AsyncioConnection
+
+from rmqjobs.errors import (
+    AuthenticationFailed,
+    BrokerError,
+    BrokerUnavailable,
+    PermissionMissing,
+    TlsFailed,
+    TopologyConflict,
+    VhostNotFound,
+)
+from rmqjobs.settings import Broker, Endpoint
+
+ACCESS_REFUSED, PRECONDITION_FAILED, NOT_ALLOWED = 403, 406, 530
+CONNECT_TIMEOUT = 5.0
+
+
+class Channel:
+    """A pika channel with awaitable calls; `closed` is resolved with the reason when it is gone.
+
+    A closed channel never comes back, and neither do its delivery tags: open another one.
+    """
+
+    def __init__(self, raw: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self.raw = raw
+        self.closed: asyncio.Future[BrokerError] = loop.create_future()
+        raw.add_on_close_callback(self._on_close)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the channel can be used now."""
+        return bool(self.raw.is_open)
+
+    async def call(self, method: str, **arguments: Any) -> Any:
+        """Calls an AMQP method and waits for its answer.
+
+        Raises:
+            BrokerError: The channel was closed over it, or before.
+        """
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        try:
+            getattr(self.raw, method)(callback=lambda frame: resolve(answer, frame.method), **arguments)
+        except pika_errors.AMQPError as error:
+            raise await self._reason(error) from None
+        await asyncio.wait((answer, self.closed), return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        raise self.closed.result()
+
+    async def close(self) -> None:
+        """Closes the channel and waits for it; harmless when it is closed already."""
+        if self.raw.is_open:
+            self.raw.close()
+        await self.closed
+
+    async def _reason(self, error: Exception) -> BrokerError:
+        if self.closed.done():
+            return self.closed.result()
+        return BrokerUnavailable(f"the channel is closed: {error}")
+
+    def _on_close(self, _channel: Any, reason: Exception) -> None:
+        if not self.closed.done():
+            self.closed.set_result(translate(reason))
+
+
+class Connection:
+    """An open connection; `closed` gets the reason when it is gone, `blocked` says why the broker is not reading."""
+
+    def __init__(self, raw: Any, endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> None:
+        self.raw, self.endpoint = raw, endpoint
+        self.closed: asyncio.Future[BrokerError] = loop.create_future()
+        self.blocked: str | None = None
+        self._loop = loop
+        raw.add_on_close_callback(self._on_close)
+        raw.add_on_connection_blocked_callback(self._on_blocked)
+        raw.add_on_connection_unblocked_callback(self._on_unblocked)
+
+    @property
+    def broker_version(self) -> tuple[int, int]:
+        """Major and minor version of the broker."""
+        major, minor = str((self.raw.server_properties or {}).get("version", "0.0")).split(".")[:2]
+        return int(major), int(minor)
+
+    async def channel(self) -> Channel:
+        """A new channel."""
+        opened: asyncio.Future[Any] = self._loop.create_future()
+        try:
+            self.raw.channel(on_open_callback=lambda raw: resolve(opened, raw))
+        except pika_errors.AMQPError as error:
+            raise BrokerUnavailable(f"the connection to {self.endpoint} is closed: {error}") from None
+        await asyncio.wait((opened, self.closed), return_when=asyncio.FIRST_COMPLETED)
+        if not opened.done():
+            raise self.closed.result()
+        return Channel(opened.result(), self._loop)
+
+    async def close(self) -> None:
+        """Closes the connection and waits for it; harmless when it is closed already."""
+        if not (self.raw.is_closing or self.raw.is_closed):
+            self.raw.close()
+        await self.closed
+
+    def _on_close(self, _connection: Any, reason: Exception) -> None:
+        if not self.closed.done():
+            self.closed.set_result(translate(reason, self.endpoint))
+
+    def _on_blocked(self, _connection: Any, frame: Any) -> None:
+        self.blocked = str(frame.method.reason)
+
+    def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
+        self.blocked = None
+
+
+class Backoff:
+    """Waits between tries to connect: longer and longer, each shortened by chance so that a fleet does not come at once."""
+
+    def __init__(self, first: float = 0.1, cap: float = 5.0) -> None:
+        self._first, self._cap = first, cap
+        self._next = first
+
+    def reset(self) -> None:
+        """Starts over: the last try went well."""
+        self._next = self._first
+
+    def delay(self) -> float:
+        """Seconds to wait now."""
+        wait, self._next = self._next, min(self._next * 2, self._cap)
+        return wait * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret
+
+
+async def connect(broker: Broker, *, name: str, heartbeat: timedelta, plugins: str = "") -> Connection:
+    """Opens a connection to the first endpoint that answers.
+
+    Raises:
+        BrokerError: None does; the error is the most telling one.
+    """
+    errors: list[BrokerError] = []
+    for endpoint in broker.endpoints:
+        try:
+            return await _open(broker, endpoint, name, heartbeat, plugins)
+        except BrokerError as error:
+            errors.append(error)
+    # "wrong password" from one host says more than "connection refused" from its neighbour
+    raise next((error for error in errors if not isinstance(error, BrokerUnavailable)), errors[-1])
+
+
+def resolve(future: asyncio.Future[Any], value: object) -> None:
+    """Sets a future's result from a callback that may come late."""
+    if not future.done():
+        future.set_result(value)
+
+
+def connection_name(role: str) -> str:
+    """`rmqjobs-worker@host:pid`, as the management page shows it."""
+    return f"rmqjobs-{role}@{socket.gethostname()}:{os.getpid()}"
+
+
+def translate(error: BaseException, endpoint: Endpoint | str = "the broker") -> BrokerError:
+    """Our error for one of pika's."""
+    if isinstance(error, BrokerError):
+        return error
+    code = getattr(error, "reply_code", None)
+    text = str(getattr(error, "reply_text", "") or error or type(error).__name__)
+    if code == ACCESS_REFUSED:
+        return PermissionMissing(f"{text}. Grant it with: rabbitmqctl set_permissions -p VHOST USER CONFIGURE WRITE READ")
+    if code == PRECONDITION_FAILED and "inequivalent" in text:
+        return TopologyConflict(
+            f"{text}. RabbitMQ never changes arguments: empty and delete that queue or exchange, or use another prefix"
+        )
+    if code is not None and code not in (200, 320):
+        return BrokerError(f"{endpoint} closed the channel or connection: {code} {text}")
+    return BrokerUnavailable(f"the connection to {endpoint} is lost: {text}")
+
+
+async def _open(broker: Broker, endpoint: Endpoint, name: str, heartbeat: timedelta, plugins: str) -> Connection:
+    loop = asyncio.get_running_loop()
+    opened: asyncio.Future[Any] = loop.create_future()
+
+    def settle(outcome: Callable[[], None]) -> None:
+        if not opened.done():
+            outcome()
+
+    raw = AsyncioConnection(
+        _parameters(broker, endpoint, name, heartbeat, plugins),
+        on_open_callback=lambda connection: settle(lambda: opened.set_result(connection)),
+        on_open_error_callback=lambda _connection, error: settle(
+            lambda: opened.set_exception(_opening_error(broker, endpoint, error))
+        ),
+        custom_ioloop=loop,
+    )
+    raw.add_on_close_callback(
+        lambda _connection, error: settle(lambda: opened.set_exception(_opening_error(broker, endpoint, error)))
+    )
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT * 2):
+            raw = await opened
+    except TimeoutError:
+        raise BrokerUnavailable(f"{endpoint} took the connection and then said nothing for {CONNECT_TIMEOUT * 2:g} s") from None
+    return Connection(raw, endpoint, loop)
+
+
+def _parameters(broker: Broker, endpoint: Endpoint, name: str, heartbeat: timedelta, plugins: str) -> ConnectionParameters:
+    client = {"connection_name": name, "product": "rmqjobs", "version": version("rmqjobs"), "plugins": plugins}
+    return ConnectionParameters(
+        host=endpoint.host,
+        port=endpoint.port,
+        virtual_host=broker.vhost,
+        credentials=PlainCredentials(broker.user, broker.password),
+        heartbeat=max(int(heartbeat.total_seconds()), 1),
+        connection_attempts=1,
+        socket_timeout=CONNECT_TIMEOUT,
+        stack_timeout=CONNECT_TIMEOUT,
+        blocked_connection_timeout=None,
+        client_properties=client,
+        ssl_options=SSLOptions(broker.tls.context(), endpoint.host) if broker.tls else None,
+    )
+
+
+def _opening_error(broker: Broker, endpoint: Endpoint, error: BaseException) -> BrokerError:
+    """What went wrong, in the words of whoever has to mend it."""
+    causes = _causes(error)
+    for cause in causes:
+        if isinstance(cause, (pika_errors.ProbableAuthenticationError, pika_errors.AuthenticationError)):
+            return AuthenticationFailed(endpoint, broker.user)
+        if isinstance(cause, pika_errors.ProbableAccessDeniedError) or getattr(cause, "reply_code", 0) == NOT_ALLOWED:
+            return VhostNotFound(endpoint, broker.vhost, broker.user)
+        if isinstance(cause, ssl.SSLError):
+            return TlsFailed(endpoint, cause)
+        if isinstance(cause, pika_errors.IncompatibleProtocolError):
+            return TlsFailed(endpoint, "it does not speak plain AMQP; perhaps it expects TLS")
+    telling = next((cause for cause in causes if isinstance(cause, OSError)), causes[-1])
+    return BrokerUnavailable.at(endpoint, str(telling) or type(telling).__name__)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and everything pika wrapped into it."""
+    found, queue = [], [error]
+    while queue:
+        current = queue.pop(0)
+        if current in found:
+            continue
+        found.append(current)
+        inner = [
+            getattr(current, "exception", None),
+            current.__cause__,
+            *getattr(current, "exceptions", ()),
+            *current.args,
+        ]
+        queue += [item for item in inner if isinstance(item, BaseException)]
+    return found

@@ -1,0 +1,286 @@
+"""Consumes from work queues and keeps it that way: expected consumers against actual ones, always.
+
+A lost connection, a channel the broker closed and a consumer the broker cancelled are each a state with a way back. Each
+subscription has a channel of its own; a `Lease` is one life of that channel, and a delivery is only acknowledged on its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from rmqjobs.amqp.connection import Backoff, Channel, Connection, connect, resolve
+from rmqjobs.errors import BrokerError, BrokerUnavailable, TopologyConflict
+from rmqjobs.settings import Broker
+
+log = logging.getLogger("rmqjobs.consuming")
+
+ACK_DELAY = 0.002  # seconds an acknowledgement waits for company
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One queue to consume from.
+
+    Args:
+        queue: Work queue, without the prefix.
+        name: Its full name.
+        prefetch: Unacknowledged deliveries at once.
+        arguments: Arguments of the consumer.
+    """
+
+    queue: str
+    name: str
+    prefetch: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Lease:
+    """One life of a consumer's channel; gathers acknowledgements and sends them together."""
+
+    def __init__(self, channel: Channel, subscription: Subscription, loop: asyncio.AbstractEventLoop) -> None:
+        self.subscription = subscription
+        self._channel, self._loop = channel, loop
+        self._lowest = 1  # the first tag that is not settled
+        self._settled: set[int] = set()
+        self._unsent: list[int] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._burst = max(subscription.prefetch // 2, 1)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its deliveries belong to somebody else now."""
+        return not self._channel.is_open
+
+    def ack(self, tag: int) -> None:
+        """Acknowledges soon."""
+        self._settled.add(tag)
+        self._unsent.append(tag)
+        if len(self._unsent) >= self._burst:
+            self.flush()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(ACK_DELAY, self.flush)
+
+    def give_back(self, tag: int) -> None:
+        """Returns a delivery to its queue."""
+        self._settled.add(tag)
+        if not self.is_lost:
+            self._channel.raw.basic_nack(tag, requeue=True)
+
+    def flush(self) -> None:
+        """Sends what has gathered: the finished beginning as one, the rest singly."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.is_lost or not self._unsent:
+            self._unsent.clear()
+            return
+        while self._lowest in self._settled:
+            self._settled.discard(self._lowest)
+            self._lowest += 1
+        # The tag of a `multiple` ack must itself be open: a tag acknowledged before would close the channel.
+        beginning = max((tag for tag in self._unsent if tag < self._lowest), default=None)
+        if beginning is not None:
+            self._channel.raw.basic_ack(beginning, multiple=True)
+        for tag in self._unsent:
+            if tag > self._lowest:
+                self._channel.raw.basic_ack(tag)
+        self._unsent.clear()
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A message that is ours until it is acknowledged, given back, or its lease is lost."""
+
+    lease: Lease
+    tag: int
+    body: bytes
+    routing_key: str
+    redelivered: bool
+    properties: Any
+
+    @property
+    def queue(self) -> str:
+        """The work queue it came from, without the prefix."""
+        return self.lease.subscription.queue
+
+    def ack(self) -> None:
+        """Says that it is settled; without effect when the lease is lost."""
+        self.lease.ack(self.tag)
+
+    def give_back(self) -> None:
+        """Returns it to its queue; without effect when the lease is lost."""
+        self.lease.give_back(self.tag)
+
+
+class ConsumeLink:
+    """The consuming connection of a worker.
+
+    Args:
+        broker: Where to consume.
+        name: Connection name.
+        heartbeat: AMQP heartbeat.
+        subscriptions: What to consume.
+        prepare: Runs on each new connection, and again after the broker cancelled a consumer.
+        on_delivery: Called with each delivery.
+        on_lost: Called when a lease ends with deliveries possibly open.
+        plugins: Shown in the connection's properties.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        name: str,
+        heartbeat: timedelta,
+        subscriptions: Sequence[Subscription],
+        prepare: Callable[[Connection], Awaitable[None]],
+        on_delivery: Callable[[Delivery], None],
+        on_lost: Callable[[Lease], None],
+        plugins: str = "",
+    ) -> None:
+        self._broker, self._name, self._heartbeat, self._plugins = broker, name, heartbeat, plugins
+        self._subscriptions, self._prepare = subscriptions, prepare
+        self._on_delivery, self._on_lost = on_delivery, on_lost
+        self._leases: dict[str, tuple[Lease, Channel, str]] = {}
+        self._cancelled: dict[str, asyncio.Event] = {}
+        self._stopping = False
+        self._keeper: asyncio.Task[None] | None = None
+        self.connection: Connection | None = None
+
+    @property
+    def expected(self) -> int:
+        """Consumers there should be."""
+        return 0 if self._stopping else len(self._subscriptions)
+
+    @property
+    def actual(self) -> int:
+        """Consumers there are."""
+        return sum(not lease.is_lost for lease, _, _ in self._leases.values())
+
+    async def open(self) -> None:
+        """Consumes from all queues; the first connection and declaration must work.
+
+        Raises:
+            BrokerError: They do not.
+        """
+        connection = await self._connect()
+        first = asyncio.create_task(self._serve(connection))
+        self._keeper = asyncio.create_task(self._keep(first), name="rmqjobs-consuming")
+        while self.actual < self.expected and not first.done():
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """Stops consuming; what was delivered stays ours."""
+        self._stopping = True
+        for lease, channel, tag in self._leases.values():
+            if not lease.is_lost:
+                try:
+                    await channel.call("basic_cancel", consumer_tag=tag)
+                except BrokerError as error:
+                    log.info("consumer was gone before it was stopped", extra={"because": str(error)})
+
+    async def close(self) -> None:
+        """Sends the last acknowledgements, sees them through, and closes."""
+        self._stopping = True
+        for lease, channel, _ in self._leases.values():
+            lease.flush()
+            try:
+                # Acks can be outrun by the close; after one answered call on the channel they have arrived.
+                await channel.call("queue_declare", queue=lease.subscription.name, passive=True)
+            except BrokerError as error:
+                log.debug("channel was gone before it was closed", extra={"because": str(error)})
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self.connection is not None:
+            await self.connection.close()
+
+    async def _connect(self) -> Connection:
+        connection = await connect(self._broker, name=self._name, heartbeat=self._heartbeat, plugins=self._plugins)
+        await self._prepare(connection)
+        self.connection = connection
+        return connection
+
+    async def _keep(self, served: asyncio.Task[None]) -> None:
+        backoff = Backoff()
+        while True:
+            await served
+            while not self._stopping:
+                await asyncio.sleep(backoff.delay())
+                try:
+                    connection = await self._connect()
+                except BrokerError as error:
+                    log.warning("cannot consume", extra={"broker": str(self._broker), "because": str(error)})
+                    continue
+                log.info("consuming again", extra={"broker": str(self._broker)})
+                backoff.reset()
+                served = asyncio.create_task(self._serve(connection))
+                break
+            else:
+                return
+
+    async def _serve(self, connection: Connection) -> None:
+        """Keeps every subscription of this connection until the connection is gone."""
+        keepers = [asyncio.create_task(self._subscribe(connection, each)) for each in self._subscriptions]
+        try:
+            reason = await asyncio.shield(connection.closed)
+        finally:
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
+        if not self._stopping:
+            log.warning("consuming connection lost", extra={"broker": str(self._broker), "because": str(reason)})
+
+    async def _subscribe(self, connection: Connection, subscription: Subscription) -> None:
+        """One subscription, again and again."""
+        backoff = Backoff()
+        while not self._stopping:
+            try:
+                reason = await self._consume(connection, subscription)
+                backoff.reset()
+            except BrokerError as error:
+                reason = error
+            if self._stopping or connection.closed.done():
+                return
+            log.warning("consumer lost", extra={"queue": subscription.name, "because": str(reason)})
+            await asyncio.sleep(backoff.delay())
+            try:
+                await self._prepare(connection)  # the queue itself may be gone
+            except (TopologyConflict, BrokerUnavailable) as error:
+                log.error("cannot declare", extra={"queue": subscription.name, "because": str(error)})  # noqa: TRY400
+
+    async def _consume(self, connection: Connection, subscription: Subscription) -> BrokerError:
+        """Consumes until the channel closes or the broker cancels; says why it ended."""
+        channel = await connection.channel()
+        loop = asyncio.get_running_loop()
+        lease = Lease(channel, subscription, loop)
+        cancelled: asyncio.Future[None] = loop.create_future()
+        channel.raw.add_on_cancel_callback(lambda _frame: resolve(cancelled, None))
+        on_delivery = self._on_delivery
+
+        def deliver(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
+            on_delivery(Delivery(lease, method.delivery_tag, body, method.routing_key, method.redelivered, properties))
+
+        await channel.call("basic_qos", prefetch_count=subscription.prefetch)
+        tag = f"{self._name}:{subscription.queue}"
+        consumed: asyncio.Future[Any] = loop.create_future()
+        channel.raw.basic_consume(
+            subscription.name,
+            on_message_callback=deliver,
+            consumer_tag=tag,
+            arguments=dict(subscription.arguments),
+            callback=lambda frame: resolve(consumed, frame),
+        )
+        await asyncio.wait((consumed, channel.closed), return_when=asyncio.FIRST_COMPLETED)
+        if consumed.done():
+            self._leases[subscription.queue] = (lease, channel, tag)
+            await asyncio.wait((cancelled, channel.closed), return_when=asyncio.FIRST_COMPLETED)
+        reason = channel.closed.result() if channel.closed.done() else BrokerError("the broker cancelled the consumer")
+        await channel.close()
+        self._on_lost(lease)
+        return reason

@@ -1,0 +1,300 @@
+"""Publishes with confirms, over one connection that comes back: the engine of both publishers and of the worker.
+
+A message counts as published when the broker confirmed it. Until then it stays here: a lost connection sends it again on the
+next one (so a job may arrive twice, with the same id), and its deadline ends the waiting with a typed error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from pika import BasicProperties
+from pika import exceptions as pika_errors
+
+from rmqjobs.amqp.connection import Backoff, Channel, Connection, connect
+from rmqjobs.errors import (
+    BrokerBlocked,
+    BrokerError,
+    BrokerGone,
+    BrokerUnavailable,
+    PublishRefused,
+    PublishTimeout,
+    RmqJobsError,
+    Unroutable,
+)
+from rmqjobs.settings import Broker
+from rmqjobs.wire.jobs import Message
+
+log = logging.getLogger("rmqjobs.publishing")
+
+WINDOW = 1000  # unconfirmed messages at once; more brings nothing
+_CHECK_EVERY = 0.1
+PERSISTENT = 2
+
+Prepare = Callable[[Connection], Awaitable[None]]
+Settled = Callable[[RmqJobsError | None], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    message: Message
+    deadline: float
+    settled: Settled
+
+
+class PublishLink:
+    """A publishing connection that keeps itself up from `open` to `close`.
+
+    Args:
+        broker: Where to publish.
+        name: Connection name.
+        heartbeat: AMQP heartbeat.
+        prepare: Runs on each new connection before anything is published on it.
+    """
+
+    def __init__(self, broker: Broker, *, name: str, heartbeat: timedelta, prepare: Prepare | None = None) -> None:
+        self._broker, self._name, self._heartbeat, self._prepare = broker, name, heartbeat, prepare
+        self._waiting: deque[_Entry] = deque()
+        self._unconfirmed: dict[int, _Entry] = {}  # by delivery tag, in order
+        self._returned: dict[tuple[str, str, str | None], str] = {}
+        self._window = WINDOW
+        self._next_tag = 1
+        self._oldest_tag = 1
+        self._connection: Connection | None = None
+        self._channel: Channel | None = None
+        self._trouble: BrokerError | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._checker: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Starts connecting in the background; harmless when it is open."""
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep_connected(), name="rmqjobs-publishing")
+
+    async def publish(self, message: Message, timeout: timedelta) -> None:
+        """Publishes one message and waits for its confirm.
+
+        Raises:
+            PublishError: It is not known to be in RabbitMQ.
+            BrokerError: The broker refuses us for good.
+        """
+        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def settled(error: RmqJobsError | None) -> None:
+            if confirmed.done():
+                return
+            if error is None:
+                confirmed.set_result(None)
+            else:
+                confirmed.set_exception(error)
+
+        self.send(message, timeout, settled)
+        await confirmed
+
+    def send(self, message: Message, timeout: timedelta, settled: Settled) -> None:
+        """Publishes one message without waiting; `settled` is called once, with None or what went wrong."""
+        self.open()
+        loop = asyncio.get_running_loop()
+        self._waiting.append(_Entry(message, loop.time() + timeout.total_seconds(), settled))
+        self._pump()
+        if self._checker is None:
+            self._checker = loop.call_later(_CHECK_EVERY, self._check_deadlines)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether something could be published now."""
+        return self._channel is not None and self._channel.is_open
+
+    @property
+    def outstanding(self) -> int:
+        """Messages that wait for the broker."""
+        return len(self._waiting) + len(self._unconfirmed)
+
+    async def close(self) -> None:
+        """Waits for what is outstanding, each to its deadline, then closes."""
+        while self.outstanding:
+            await asyncio.sleep(0.005)
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+            self._keeper = None
+        if self._checker is not None:
+            self._checker.cancel()
+        if self._connection is not None:
+            await self._connection.close()
+
+    # -- the connection
+
+    async def _keep_connected(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                await self._connect()
+                backoff.reset()
+                self._trouble = await self._until_lost()
+                log.warning("publishing connection lost", extra={"broker": str(self._broker), "because": str(self._trouble)})
+            except BrokerError as error:
+                self._trouble = error
+                log.warning("cannot publish", extra={"broker": str(self._broker), "because": str(error)})
+                if not isinstance(error, BrokerUnavailable):
+                    self._fail_all(error)  # a wrong password does not get right by waiting
+            self._forget_channel()
+            await asyncio.sleep(backoff.delay())
+
+    async def _connect(self) -> None:
+        self._connection = await connect(self._broker, name=self._name, heartbeat=self._heartbeat)
+        if self._prepare is not None:
+            await self._prepare(self._connection)
+        await self._open_channel(self._connection)
+
+    async def _open_channel(self, connection: Connection) -> None:
+        channel = await connection.channel()
+        await channel.call("confirm_delivery", ack_nack_callback=self._on_confirm)
+        channel.raw.add_on_return_callback(self._on_return)
+        self._next_tag = self._oldest_tag = 1
+        self._channel = channel
+        self._pump()
+
+    async def _until_lost(self) -> BrokerError:
+        """Waits for the end of the connection; a channel the broker closed over one message is replaced."""
+        while True:
+            connection, channel = self._connection, self._channel
+            assert connection is not None  # noqa: S101 - set by _connect
+            assert channel is not None  # noqa: S101
+            await asyncio.wait((connection.closed, channel.closed), return_when=asyncio.FIRST_COMPLETED)
+            if connection.closed.done() or not connection.raw.is_open:
+                return await connection.closed
+            self._blame(channel.closed.result())
+            if self._prepare is not None:
+                await self._prepare(connection)
+            await self._open_channel(connection)
+
+    def _forget_channel(self) -> None:
+        """What was sent and not confirmed will be sent again, before all else, in its order."""
+        self._channel = None
+        self._waiting.extendleft(reversed(self._unconfirmed.values()))
+        self._unconfirmed.clear()
+        self._returned.clear()
+
+    def _blame(self, error: BrokerError) -> None:
+        """The broker closed the channel over one of the unconfirmed messages: send them singly to find out which."""
+        self._trouble = error
+        culprit = next(iter(self._unconfirmed.values())) if len(self._unconfirmed) == 1 else None
+        if culprit is not None:
+            self._unconfirmed.clear()
+        self._window = 1
+        self._forget_channel()
+        if culprit is not None:
+            culprit.settled(error)
+
+    # -- messages
+
+    def _pump(self) -> None:
+        """Sends as many waiting messages as the window allows."""
+        while self._waiting and len(self._unconfirmed) < self._window and self._can_send():
+            self._send(self._waiting.popleft())
+        if not self._waiting and not self._unconfirmed:
+            self._window = WINDOW
+
+    def _can_send(self) -> bool:
+        connection = self._connection
+        return self.is_connected and connection is not None and connection.blocked is None
+
+    def _send(self, entry: _Entry) -> None:
+        message, channel = entry.message, self._channel
+        assert channel is not None  # noqa: S101 - _can_send was asked
+        try:
+            channel.raw.basic_publish(message.exchange, message.routing_key, message.body, _properties(message), mandatory=True)
+        except pika_errors.AMQPError:
+            self._waiting.appendleft(entry)  # the channel is closing; the keeper opens another
+            self._channel = None
+            return
+        except Exception as error:  # noqa: BLE001 - a header AMQP cannot carry is that message's fault alone
+            entry.settled(Unroutable(f"{message.type}: AMQP cannot carry this message: {error}"))
+            return
+        self._unconfirmed[self._next_tag] = entry
+        self._next_tag += 1
+
+    def _on_confirm(self, frame: Any) -> None:
+        method = frame.method
+        tag, refused = method.delivery_tag, method.NAME == "Basic.Nack"
+        first = self._oldest_tag if method.multiple else tag
+        for number in range(first, tag + 1):
+            entry = self._unconfirmed.pop(number, None)
+            if entry is not None:
+                entry.settled(self._verdict(entry.message, refused=refused))
+        if method.multiple:
+            self._oldest_tag = tag + 1
+        self._pump()
+
+    def _verdict(self, message: Message, *, refused: bool) -> RmqJobsError | None:
+        if self._returned:
+            why = self._returned.pop((message.exchange, message.routing_key, message.message_id), None)
+            if why is not None:
+                return Unroutable(
+                    f"no queue took {message.routing_key!r} from exchange {message.exchange!r} ({why})."
+                    " Mend the topology with: rmqjobs topology apply"
+                )
+        if refused:
+            return PublishRefused(f"the broker refused {message.routing_key!r}: its queue is full, or cannot store it now")
+        return None
+
+    def _on_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
+        self._returned[method.exchange, method.routing_key, properties.message_id] = str(method.reply_text)
+
+    # -- deadlines
+
+    def _check_deadlines(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        late = [entry for entry in self._waiting if entry.deadline <= now]
+        if late:
+            self._waiting = deque(entry for entry in self._waiting if entry.deadline > now)
+        overdue = [tag for tag, entry in self._unconfirmed.items() if entry.deadline <= now]
+        late += [self._unconfirmed.pop(tag) for tag in overdue]
+        for entry in late:
+            entry.settled(self._lateness(entry.message))
+        self._pump()  # unblocked connections are noticed here
+        self._checker = loop.call_later(_CHECK_EVERY, self._check_deadlines) if self.outstanding else None
+
+    def _lateness(self, message: Message) -> RmqJobsError:
+        if not self.is_connected:
+            return BrokerGone(f"{message.type or message.exchange} was not published: {self._trouble or 'still connecting'}")
+        if self._connection is not None and self._connection.blocked is not None:
+            return BrokerBlocked(
+                f"{message.type or message.exchange} was not published: the broker takes no messages"
+                f" ({self._connection.blocked}). See its alarms with: rabbitmq-diagnostics alarms"
+            )
+        return PublishTimeout(
+            f"{message.type or message.exchange} was not confirmed in time: it may or may not be queued."
+            " Publishing it again with the same job_id is safe"
+        )
+
+    def _fail_all(self, error: RmqJobsError) -> None:
+        entries = [*self._unconfirmed.values(), *self._waiting]
+        self._unconfirmed.clear()
+        self._waiting.clear()
+        for entry in entries:
+            entry.settled(error)
+
+
+def _properties(message: Message) -> BasicProperties:
+    return BasicProperties(
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+        headers=message.headers,
+        delivery_mode=PERSISTENT,
+        priority=message.priority,
+        correlation_id=message.correlation_id,
+        reply_to=message.reply_to,
+        message_id=message.message_id,
+        timestamp=message.timestamp,
+        type=message.type,
+        app_id=message.app_id,
+    )

@@ -1,0 +1,50 @@
+"""The command line: `rmqjobs`. Floor 7.
+
+One file per noun; each is imported only when its command runs, so that `--help` is quick. Data goes to stdout, all else to
+stderr. Exit codes are in `errors`.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+
+import cyclopts
+
+from rmqjobs.cli import errors
+
+app = cyclopts.App(
+    name="rmqjobs",
+    help="Background jobs on RabbitMQ: typed messages, handlers as plugins, nothing lost.",
+    version=lambda: version("rmqjobs"),
+    version_flags=["--version", "-V"],
+)
+app.command("rmqjobs.cli.worker:worker", name="worker", help="Run the handlers of plugins.")
+app.command("rmqjobs.cli.publish:publish", name="publish", help="Publish one job.")
+app.command("rmqjobs.cli.dlq:app", name="dlq", help="Review dead letters: list, show, replay, drop, restore, stats.")
+app.command("rmqjobs.cli.events:events", name="events", help="Read the journal: what happened to jobs.")
+app.command("rmqjobs.cli.plugins:app", name="plugins", help="Installed plugins: list, check.")
+app.command("rmqjobs.cli.topology:app", name="topology", help="Exchanges, queues and bindings: show, apply.")
+
+
+def main() -> None:
+    """Runs the command of `sys.argv` and exits with its code."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    if debug:
+        arguments.remove("--debug")
+    with errors.explained(debug=debug):
+        _add_commands_of_plugins(arguments)
+        code = app(arguments)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _add_commands_of_plugins(arguments: list[str]) -> None:
+    """Plugins may bring commands; they are looked for only when the first word is none of ours."""
+    if not arguments or arguments[0].startswith("-") or arguments[0] in list(app):
+        return
+    from rmqjobs.plugins import installed, load  # noqa: PLC0415 - not needed otherwise
+
+    if installed():
+        for name, command in (load().commands or {}).items():
+            app.command(command, name=name)

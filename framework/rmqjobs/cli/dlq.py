@@ -1,0 +1,422 @@
+"""`rmqjobs dlq list | show | replay | drop | restore | stats`: reviews dead letters, straight on their queues."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json as jsonlib
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import cyclopts
+from cyclopts import Parameter
+
+from rmqjobs.amqp.control import desk
+from rmqjobs.cli.errors import FAILED, NOT_FOUND, PARTLY, USAGE, fail
+from rmqjobs.cli.options import Common
+from rmqjobs.cli.output import age, console, print_json, print_table, say, shortened
+from rmqjobs.deadletters.review import Outcome, Review
+from rmqjobs.deadletters.selection import Selection
+from rmqjobs.errors import ConfigurationError
+from rmqjobs.plugins import load
+from rmqjobs.settings import Settings, parse_duration
+from rmqjobs.wire.deadletters import DeadLetter
+
+app = cyclopts.App(name="dlq", help="Review dead letters, straight on their queues: looking changes nothing.")
+
+Names = Annotated[list[str] | None, Parameter(negative="")]
+_SHOWN = ("id", "type", "queue", "reason", "attempts", "failed", "error", "fingerprint")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Filter:
+    """Which dead letters."""
+
+    queue: Names = None
+    """Only this work queue; repeat it for several. All of the installed plugins' when none is named."""
+    type: Names = None
+    """Only this job type; repeat it for several."""
+    error: str = ""
+    """Only errors whose class or message contains this."""
+    reason: str = ""
+    """Only this reason, such as 'attempts exhausted'."""
+    fingerprint: str = ""
+    """Only failures equal to that one."""
+    older: str | None = None
+    """Only those that died at least this long ago, such as 2h."""
+    newer: str | None = None
+    """Only those that died at most this long ago, such as 1d."""
+
+    def selection(self, ids: tuple[str, ...] = ()) -> Selection:
+        """As the review takes it."""
+        return Selection(
+            ids,
+            tuple(self.type or ()),
+            self.error,
+            self.reason,
+            self.fingerprint,
+            _duration("--older", self.older),
+            _duration("--newer", self.newer),
+        )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Care:
+    """How an action is carried out."""
+
+    all: Annotated[bool, Parameter(negative="")] = False
+    """Act on every dead letter; needed when no filter is given."""
+    limit: int | None = None
+    """Act on so many at most."""
+    because: str = ""
+    """Why; written to the journal."""
+    dry_run: Annotated[bool, Parameter(negative="")] = False
+    """Say what would be done, and stop."""
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative="")] = False
+    """Do not ask."""
+    json: Annotated[bool, Parameter(negative="")] = False
+    """Print JSON."""
+
+
+@app.command(name="list")
+def list_(
+    *,
+    which: Filter | None = None,
+    limit: int | None = None,
+    dropped: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    common: Common | None = None,
+) -> None:
+    """List dead letters, oldest first.
+
+    Parameters
+    ----------
+    limit
+        Show so many at most.
+    dropped
+        List the dropped ones instead.
+    json
+        Print JSON.
+    """
+    which = which or Filter()
+    settings = (common or Common()).settings()
+    letters = asyncio.run(_find(settings, which, which.selection(), dropped=dropped, limit=limit))
+    if json:
+        print_json([_record(letter) for letter in letters])
+    elif letters:
+        print_table(_SHOWN, map(_row, letters))
+    else:
+        say("no dropped dead letters" if dropped else "no dead letters: every job was done, or is still being tried")
+
+
+@app.command
+def show(job_id: str, /, *, which: Filter | None = None, json: bool = False, common: Common | None = None) -> None:
+    """Show one dead letter: payload, error, traceback, headers.
+
+    Parameters
+    ----------
+    job_id
+        Its id, or a unique beginning.
+    json
+        Print JSON.
+    """
+    which = which or Filter()
+    settings = (common or Common()).settings()
+    letters = asyncio.run(_find(settings, which, which.selection((job_id,))))
+    if not letters:
+        fail(f"no dead letter with the id {job_id!r}. List them with: rmqjobs dlq list", NOT_FOUND)
+    if len({letter.id for letter in letters}) > 1:
+        fail(f"{len(letters)} dead letters begin with {job_id!r}. Give more of the id", USAGE)
+    if json:
+        print_json(_record(letters[0], whole=True))
+    else:
+        _print_whole(letters[0])
+
+
+@app.command
+def stats(*, queue: Names = None, json: bool = False, common: Common | None = None) -> None:
+    """Count dead letters by queue, reason, type and fingerprint.
+
+    Parameters
+    ----------
+    queue
+        Only this work queue.
+    json
+        Print JSON.
+    """
+    settings = (common or Common()).settings()
+    rows, unrouted = asyncio.run(_stats(settings, queue))
+    if json:
+        print_json({"queues": rows, "unrouted": unrouted})
+        return
+    print_table(("queue", "dead", "oldest", "reasons", "types", "groups"), rows)
+    say(f"{unrouted} unrouted jobs wait for a worker that knows their type")
+
+
+@app.command
+def replay(
+    ids: list[str] | None = None,
+    /,
+    *,
+    which: Filter | None = None,
+    rate: float | None = None,
+    care: Care | None = None,
+    common: Common | None = None,
+) -> int:
+    """Publish dead letters again, from their first attempt.
+
+    Parameters
+    ----------
+    ids
+        Job ids, or unique beginnings of them.
+    rate
+        So many a second at most.
+    """
+
+    def act(review: Review, queue: str, selection: Selection, limit: int, because: str) -> Awaitable[Outcome]:
+        return review.replay(queue, selection, limit=limit, because=because, rate=rate)
+
+    return _act(common, which, ids, care, "replay", act)
+
+
+@app.command
+def drop(
+    ids: list[str] | None = None, /, *, which: Filter | None = None, care: Care | None = None, common: Common | None = None
+) -> int:
+    """Take dead letters out of review; for 30 days they can be restored.
+
+    Parameters
+    ----------
+    ids
+        Job ids, or unique beginnings of them.
+    """
+
+    def act(review: Review, queue: str, selection: Selection, limit: int, because: str) -> Awaitable[Outcome]:
+        return review.drop(queue, selection, limit=limit, because=because)
+
+    return _act(common, which, ids, care, "drop", act)
+
+
+@app.command
+def restore(
+    ids: list[str] | None = None, /, *, which: Filter | None = None, care: Care | None = None, common: Common | None = None
+) -> int:
+    """Bring dropped dead letters back to their dead-letter queue.
+
+    Parameters
+    ----------
+    ids
+        Job ids, or unique beginnings of them.
+    """
+
+    def act(review: Review, _queue: str, selection: Selection, limit: int, because: str) -> Awaitable[Outcome]:
+        return review.restore(selection, limit=limit, because=because)
+
+    return _act(common, which, ids, care, "restore", act)
+
+
+Action = Callable[[Review, str, Selection, int, str], Awaitable[Outcome]]
+
+
+def _act(
+    common: Common | None, which: Filter | None, ids: list[str] | None, care: Care | None, verb: str, action: Action
+) -> int:
+    """Preview, confirmation, action, summary: the same for every verb."""
+    which, care, settings = which or Filter(), care or Care(), (common or Common()).settings()
+    selection = which.selection(tuple(ids or ()))
+    if selection.is_empty and not care.all and not which.queue:
+        fail(f"say which dead letters to {verb}: ids, a filter such as --type, or --all", USAGE)
+    found = asyncio.run(_find(settings, which, selection, dropped=verb == "restore", limit=care.limit))
+    if not found:
+        fail(f"no dead letter matches: {selection.describe()}", NOT_FOUND)
+    say(f"{verb} {len(found):,} of them: {selection.describe()}")
+    if not care.json:
+        print_table(_SHOWN, map(_row, found[:10]))
+        if len(found) > 10:  # noqa: PLR2004 - a preview
+            say(f"… and {len(found) - 10:,} more")
+    if care.dry_run:
+        say(f"dry run: nothing was done. To {verb} them, run it without --dry-run")
+        return 0
+    _confirm(care, verb, len(found))
+    counts = {queue: sum(letter.queue == queue for letter in found) for queue in {letter.queue for letter in found}}
+    if verb == "restore":
+        counts = {"": len(found)}
+    outcome = asyncio.run(_carry_out(settings, selection, counts, action, care.because))
+    return _report(outcome, verb, as_json=care.json)
+
+
+def _confirm(care: Care, verb: str, count: int) -> None:
+    if care.yes:
+        return
+    if not sys.stdin.isatty():
+        fail(f"not confirmed. To {verb} these {count:,}, add --yes", USAGE)
+    sys.stderr.write(f"{verb} {count:,}? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        fail("nothing was done", USAGE)
+
+
+def _report(outcome: Outcome, verb: str, *, as_json: bool) -> int:
+    if as_json:
+        failed = [{"id": letter.id, "error": why} for letter, why in outcome.failed]
+        print_json({"action": verb, "done": [letter.id for letter in outcome.done], "failed": failed})
+    for letter, why in outcome.failed[:10]:
+        say(f"not done: {letter.id}: {why}")
+    say(f"{verb}: {len(outcome.done):,} done, {len(outcome.failed):,} failed")
+    if outcome.failed:
+        return PARTLY if outcome.done else FAILED
+    return 0
+
+
+# -- the review behind the commands
+
+
+@asynccontextmanager
+async def _review(settings: Settings) -> AsyncIterator[Review]:
+    async with desk(settings) as connection:
+        yield Review(connection, settings, by=f"{getpass.getuser()}@{socket.gethostname()}")
+
+
+async def _queues(review: Review, settings: Settings, wanted: list[str] | None) -> list[str]:
+    known = wanted or sorted({handler.queue for handler in load(settings.plugins).handlers.values()})
+    queues = await review.queues(known)
+    missing = set(wanted or ()) - set(queues)
+    if missing:
+        raise ConfigurationError("--queue", f"{', '.join(sorted(missing))} has no dead-letter queue", _where_to_look())
+    if wanted:
+        return [queue for queue in queues if queue in wanted]
+    if not queues:
+        say(f"no dead-letter queue was found. {_where_to_look()}")
+    return queues
+
+
+def _where_to_look() -> str:
+    return "Queues are known from installed plugins, and from the broker when management_url is set"
+
+
+async def _find(
+    settings: Settings, which: Filter, selection: Selection, *, dropped: bool = False, limit: int | None = None
+) -> list[DeadLetter]:
+    found: list[DeadLetter] = []
+    async with _review(settings) as review:
+        if dropped:
+            sources = [review.dropped(selection)]
+        else:
+            sources = [review.letters(queue, selection) for queue in await _queues(review, settings, which.queue)]
+        for source in sources:
+            async for letter in source:
+                if limit is not None and len(found) >= limit:
+                    break
+                if not which.queue or letter.queue in which.queue:
+                    found.append(letter)
+            await source.aclose()  # type: ignore[attr-defined]
+    return found
+
+
+async def _carry_out(settings: Settings, selection: Selection, counts: dict[str, int], action: Action, because: str) -> Outcome:
+    """Acts on what the preview counted, and on nothing that came after it."""
+    whole = Outcome()
+    async with _review(settings) as review:
+        for queue, count in sorted(counts.items()):
+            outcome = await action(review, queue, selection, count, because)
+            whole.done += outcome.done
+            whole.failed += outcome.failed
+    return whole
+
+
+async def _stats(settings: Settings, wanted: list[str] | None) -> tuple[list[dict[str, Any]], int]:
+    rows = []
+    async with _review(settings) as review:
+        for queue in await _queues(review, settings, wanted):
+            counted = await review.stats(queue)
+            rows.append(
+                {
+                    "queue": queue,
+                    "dead": counted.depth,
+                    "oldest": age(counted.oldest),
+                    "reasons": _counts(counted.by_reason),
+                    "types": _counts(counted.by_type),
+                    "groups": len(counted.by_fingerprint),
+                }
+            )
+        return rows, await review.unrouted()
+
+
+# -- what is shown
+
+
+def _row(letter: DeadLetter) -> dict[str, object]:
+    error = f"{letter.error_type}: {letter.error_message}" if letter.error_type else ""
+    when = age(letter.failed_at)
+    return {**{name: getattr(letter, name, None) for name in _SHOWN}, "failed": when, "error": shortened(error)}
+
+
+def _record(letter: DeadLetter, *, whole: bool = False) -> dict[str, Any]:
+    """The JSON of a dead letter: a contract."""
+    record = {
+        "id": letter.id,
+        "type": letter.type,
+        "queue": letter.queue,
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+        "replays": letter.replays,
+        "first_failed_at": _iso(letter.first_failed_at),
+        "failed_at": _iso(letter.failed_at),
+        "error_type": letter.error_type,
+        "error_message": letter.error_message,
+        "fingerprint": letter.fingerprint,
+        "worker": letter.worker,
+        "plugin_version": letter.plugin_version,
+        "dropped_at": _iso(letter.dropped_at),
+    }
+    if whole:
+        record |= {"traceback": letter.traceback, "payload": _payload(letter), "headers": dict(letter.headers)}
+    return record
+
+
+def _print_whole(letter: DeadLetter) -> None:
+    record = _record(letter)
+    width = max(map(len, record))
+    terminal = console()
+    for name, value in record.items():
+        terminal.print(f"[bold]{name.replace('_', ' '):<{width}}[/bold]  {'-' if value in (None, '') else value}", markup=True)
+    payload = _payload(letter)
+    text = jsonlib.dumps(payload, indent=2, ensure_ascii=False) if not isinstance(payload, str) else payload
+    for title, part in (
+        ("payload", text),
+        ("headers", str(dict(letter.headers) or "-")),
+        ("traceback", letter.traceback or "-"),
+    ):
+        terminal.print(f"\n[bold]{title}[/bold]")
+        terminal.print(part, markup=False)
+
+
+def _payload(letter: DeadLetter) -> object:
+    try:
+        return jsonlib.loads(letter.body)
+    except (ValueError, RecursionError):
+        return letter.body.decode(errors="backslashreplace")
+
+
+def _iso(at: datetime | None) -> str | None:
+    return at.isoformat(timespec="milliseconds") if at else None
+
+
+def _counts(counter: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counter.items(), key=lambda item: -item[1]))
+
+
+def _duration(option: str, text: str | None) -> timedelta | None:
+    if text is None:
+        return None
+    duration = parse_duration(text)
+    if not isinstance(duration, timedelta):
+        raise ConfigurationError(option, f"{text!r} is no duration", "Write it as 30m, 2h or 7d")
+    return duration

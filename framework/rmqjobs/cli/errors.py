@@ -1,0 +1,66 @@
+"""What went wrong, in one line to stderr, and the exit code that scripts rely on.
+
+0 done · 1 failed · 2 usage, configuration, a plugin that cannot be used, or refused without confirmation · 3 partly done ·
+4 authentication or permission · 5 not found · 6 broker unreachable · 7 invalid · 130 interrupted · 137 ended by a second signal
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rmqjobs.errors import (
+    AuthenticationFailed,
+    BrokerGone,
+    BrokerUnavailable,
+    ConfigurationError,
+    InvalidJob,
+    PermissionMissing,
+    PluginError,
+    RmqJobsError,
+    TlsFailed,
+    VhostNotFound,
+)
+
+FAILED, USAGE, PARTLY, DENIED, NOT_FOUND, UNREACHABLE, INVALID, INTERRUPTED = 1, 2, 3, 4, 5, 6, 7, 130
+
+_CODES: tuple[tuple[type[RmqJobsError], int], ...] = (
+    (ConfigurationError, USAGE),
+    (PluginError, USAGE),
+    (AuthenticationFailed, DENIED),
+    (VhostNotFound, DENIED),
+    (PermissionMissing, DENIED),
+    (TlsFailed, UNREACHABLE),
+    (BrokerUnavailable, UNREACHABLE),
+    (BrokerGone, UNREACHABLE),
+    (InvalidJob, INVALID),
+)
+
+
+@contextmanager
+def explained(*, debug: bool) -> Iterator[None]:
+    """Turns our errors into a sentence and an exit code."""
+    try:
+        yield
+    except RmqJobsError as error:
+        if debug:
+            traceback.print_exc()
+        fail(f"{error.code} {error}", exit_code(error))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # `rmqjobs dlq list | head`
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def exit_code(error: RmqJobsError) -> int:
+    """The exit code of an error."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
+
+
+def fail(message: str, code: int) -> None:
+    """Says what went wrong and exits."""
+    sys.stderr.write(f"error: {message}\n")
+    sys.exit(code)

@@ -1,0 +1,37 @@
+"""Logs of the running roles: to stderr, for people on a terminal, JSON lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+
+def configure(log_format: str, *, level: int = logging.INFO) -> None:
+    """Sets up logging for this process.
+
+    Args:
+        log_format: `console`, `json`, or `auto`: console on a terminal.
+        level: Of our own loggers.
+    """
+    as_console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if as_console else "iso", utc=not as_console),
+    ]
+    if as_console:
+        renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28)
+    else:
+        shared += [structlog.stdlib.add_logger_name, structlog.processors.format_exc_info]
+        renderer = structlog.processors.JSONRenderer(default=str)
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("rmqjobs").setLevel(level)
+    # pika tells every lost connection in ten lines; ours say it in one.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)

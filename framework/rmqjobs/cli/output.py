@@ -1,0 +1,64 @@
+"""How results are shown: tables with colour on a terminal, plain columns in a pipe, JSON when asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import humanize
+from pydantic_core import to_json
+from rich.console import Console
+from rich.table import Table
+
+
+def console() -> Console:
+    """Stdout; wide enough in a pipe that nothing is cut."""
+    return Console(width=None if sys.stdout.isatty() else 400, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def say(text: str) -> None:
+    """A remark for the person, not for the pipe."""
+    sys.stderr.write(f"{text}\n")
+
+
+def print_json(value: object) -> None:
+    """One JSON document."""
+    sys.stdout.write(to_json(value, indent=2, fallback=str, inf_nan_mode="null").decode() + "\n")
+
+
+def print_json_line(value: object) -> None:
+    """One line of JSON lines."""
+    sys.stdout.write(to_json(value, fallback=str, inf_nan_mode="null").decode() + "\n")
+    sys.stdout.flush()
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """A table of the named columns."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.upper().replace("_", " "), overflow="fold", no_wrap=not sys.stdout.isatty())
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    console().print(table)
+
+
+def age(at: datetime | None) -> str:
+    """`2 hours ago` on a terminal, ISO 8601 in a pipe, a dash when unknown."""
+    if at is None:
+        return "-"
+    if not sys.stdout.isatty():
+        return at.astimezone(UTC).isoformat(timespec="seconds")
+    return humanize.naturaltime(datetime.now(UTC) - at)
+
+
+def shortened(text: str, limit: int = 60) -> str:
+    """The first line, cut."""
+    line = text.strip().splitlines()[0] if text.strip() else ""
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def _cell(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else str(value).replace("[", r"\[")

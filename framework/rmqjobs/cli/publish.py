@@ -1,0 +1,112 @@
+"""`rmqjobs publish`: one job, from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from rmqjobs.cli.options import Common
+from rmqjobs.cli.output import say
+from rmqjobs.errors import ConfigurationError, InvalidJob, JobError
+from rmqjobs.plugins import installed, load
+from rmqjobs.publisher import AsyncPublisher
+from rmqjobs.settings import Settings, parse_duration
+
+
+def publish(
+    job_type: str,
+    data: str = "{}",
+    /,
+    *,
+    delay: str | None = None,
+    at: str | None = None,
+    expires: str | None = None,
+    priority: int | None = None,
+    job_id: str | None = None,
+    validate: Annotated[bool, Parameter(negative="--no-validate")] = True,
+    common: Common | None = None,
+) -> None:
+    """Publish one job and print its id once RabbitMQ has it.
+
+    When an installed plugin handles the job type, the payload is validated first.
+
+    Parameters
+    ----------
+    job_type
+        Such as video.transcode.
+    data
+        The payload as JSON; @FILE reads a file, - reads stdin.
+    delay
+        Run it later, such as 24h.
+    at
+        Run it at this ISO 8601 instant, with a zone.
+    expires
+        Drop it when it has not started by then, such as 10m.
+    priority
+        0 to 31, higher first.
+    job_id
+        An id of your own.
+    validate
+        Check the payload against an installed plugin's model.
+    """
+    settings = (common or Common()).settings()
+    body = _read(data)
+    if validate:
+        _validate(job_type, body)
+    options = {
+        "delay": _duration("--delay", delay),
+        "run_at": _instant(at),
+        "expires": _duration("--expires", expires),
+        "priority": priority,
+    }
+    sys.stdout.write(asyncio.run(_publish(settings, job_type, body, job_id, options)) + "\n")
+
+
+async def _publish(settings: Settings, job_type: str, body: bytes, job_id: str | None, options: dict[str, object]) -> str:
+    async with AsyncPublisher(settings=settings, app_id="rmqjobs-cli") as jobs:
+        return await jobs.publish_json(job_type, body, job_id=job_id, **options)
+
+
+def _read(data: str) -> bytes:
+    if data == "-":
+        return sys.stdin.buffer.read()
+    if data.startswith("@"):
+        try:
+            return Path(data[1:]).read_bytes()
+        except OSError as error:
+            raise ConfigurationError("data", f"{data[1:]} cannot be read: {error}") from None
+    return data.encode()
+
+
+def _validate(job_type: str, body: bytes) -> None:
+    if not installed():
+        return
+    handler = load().handlers.get(job_type)
+    if handler is None:
+        say(f"no installed plugin handles {job_type!r}: published unchecked, it waits until a worker does")
+        return
+    try:
+        handler.validate(body)
+    except JobError as error:
+        raise InvalidJob(f"{error}. Correct the payload, or publish it as it is with --no-validate") from None
+
+
+def _duration(option: str, text: str | None) -> object:
+    if text is None:
+        return None
+    duration = parse_duration(text)
+    if isinstance(duration, str):
+        raise ConfigurationError(option, f"{text!r} is no duration", "Write it as 30s, 1h30m or 24h")
+    return duration
+
+
+def _instant(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        raise ConfigurationError("--at", f"{text!r} is no ISO 8601 time", "Write it as 2027-01-31T03:00:00+01:00") from None

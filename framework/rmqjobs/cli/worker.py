@@ -1,0 +1,99 @@
+"""`rmqjobs worker`: runs handlers until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from datetime import timedelta
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from rmqjobs.cli import logs
+from rmqjobs.cli.options import Common
+from rmqjobs.plugins import Registry, load
+from rmqjobs.settings import Settings
+from rmqjobs.worker import Worker
+
+log = logging.getLogger("rmqjobs.worker")
+
+ENDED_NOW = 137
+
+
+def worker(
+    *,
+    plugin: Annotated[list[str] | None, Parameter(negative="")] = None,
+    concurrency: int | None = None,
+    threads: int | None = None,
+    children: int | None = None,
+    grace: str | None = None,
+    check: bool = False,
+    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"])] = False,
+    common: Common | None = None,
+) -> int:
+    """Run the handlers of plugins.
+
+    The first SIGTERM or Ctrl-C drains: no new jobs, the grace period for the running ones, the rest goes back. The second
+    ends it at once.
+
+    Parameters
+    ----------
+    plugin
+        A plugin to serve; repeat it for several. All installed ones when none is named.
+    concurrency
+        Async handlers at once.
+    threads
+        Thread handlers at once.
+    children
+        Process handlers at once.
+    grace
+        How long a drain waits for running jobs, such as 25s.
+    check
+        Load the plugins, say what would be consumed, and exit.
+    verbose
+        Log every job, not only those that did not go well.
+    """
+    flags = {"plugins": plugin or None, "concurrency": concurrency, "threads": threads, "children": children, "grace": grace}
+    settings = (common or Common()).settings(**flags)
+    logs.configure(settings.log_format, level=logging.DEBUG if verbose else logging.INFO)
+    registry = load(settings.plugins)
+    _introduce(registry, settings)
+    return 0 if check else asyncio.run(_serve(registry, settings))
+
+
+def _introduce(registry: Registry, settings: Settings) -> None:
+    for plugin in registry.plugins:
+        queues = sorted({handler.queue for handler in plugin.handlers})
+        types = ", ".join(handler.job_type for handler in plugin.handlers)
+        log.info("plugin loaded", extra={"plugin": plugin.name, "version": plugin.version, "types": types, "queues": queues})
+    if not registry.handlers:
+        log.warning("no handlers: this worker has nothing to do", extra={"plugins": [each.name for each in registry.plugins]})
+    log.info("broker", extra={"broker": str(settings.broker), "prefix": settings.prefix})
+
+
+async def _serve(registry: Registry, settings: Settings) -> int:
+    serving = Worker(registry, settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            log.warning("second signal: ending now; running jobs go to other workers")
+            os._exit(ENDED_NOW)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await serving.start()
+    log.info("worker ready", extra={"worker": serving.name})
+    await stop.wait()
+    return await _drain(serving, settings.grace)
+
+
+async def _drain(serving: Worker, grace: timedelta) -> int:
+    log.info("draining", extra={"running": serving.running, "grace_seconds": grace.total_seconds()})
+    interrupted = await serving.drain(grace)
+    log.info("worker stopped", extra={"interrupted": interrupted})
+    return 0

@@ -1,0 +1,69 @@
+"""Which dead letters an operator means: pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from rmqjobs.wire.deadletters import DeadLetter
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A filter; parts that are empty match everything.
+
+    Args:
+        ids: Job ids, or unique beginnings of them.
+        types: Job types.
+        error: Part of the error's class or message.
+        reason: The reason, as listed.
+        fingerprint: Of equal failures.
+        older_than: Died at least this long ago.
+        newer_than: Died at most this long ago.
+    """
+
+    ids: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    error: str = ""
+    reason: str = ""
+    fingerprint: str = ""
+    older_than: timedelta | None = None
+    newer_than: timedelta | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it means every dead letter there is."""
+        return self == Selection()
+
+    def matches(self, letter: DeadLetter, now: datetime) -> bool:
+        """Whether the dead letter is meant."""
+        error = f"{letter.error_type}: {letter.error_message}".lower()
+        return (
+            (not self.ids or any(letter.id.startswith(wanted) for wanted in self.ids))
+            and (not self.types or letter.type in self.types)
+            and self.error.lower() in error
+            and (not self.reason or self.reason.lower() == letter.reason.lower())
+            and letter.fingerprint.startswith(self.fingerprint)
+            and self._of_age(letter, now)
+        )
+
+    def describe(self) -> str:
+        """The filter in words."""
+        parts = [
+            f"id {' or '.join(self.ids)}" if self.ids else "",
+            f"type {' or '.join(self.types)}" if self.types else "",
+            f"error containing {self.error!r}" if self.error else "",
+            f"reason {self.reason!r}" if self.reason else "",
+            f"fingerprint {self.fingerprint}" if self.fingerprint else "",
+            f"older than {self.older_than}" if self.older_than is not None else "",
+            f"newer than {self.newer_than}" if self.newer_than is not None else "",
+        ]
+        return ", ".join(filter(None, parts)) or "all of them"
+
+    def _of_age(self, letter: DeadLetter, now: datetime) -> bool:
+        if self.older_than is None and self.newer_than is None:
+            return True
+        if letter.failed_at is None:  # an unknown age is neither old nor new
+            return False
+        age = now - letter.failed_at
+        return (self.older_than is None or age >= self.older_than) and (self.newer_than is None or age <= self.newer_than)

@@ -1,0 +1,10 @@
+"""Runs one handler on one job: on the event loop, in a thread, or in a child process. Floor 4: knows no AMQP.
+
+`Run` is one run, `Pools` the three places. A run ends with a result or an exception, and is stopped with one. What cannot be
+stopped is not given up: the job stays ours until its run ends, so that it never runs twice at once.
+"""
+
+from rmqjobs.execution.pools import Pools
+from rmqjobs.execution.run import Run
+
+__all__ = ["Pools", "Run"]

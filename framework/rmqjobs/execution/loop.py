@@ -1,0 +1,43 @@
+"""The async pool: handlers run in the task of their job, on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from rmqjobs.execution.run import Run
+
+
+class LoopPool:
+    """Runs `async def` handlers; a stopped one is cancelled."""
+
+    async def run(self, run: Run) -> object:
+        """The handler's result, or its exception, or what it was stopped by."""
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        run.begin(lambda _error: task.cancel())
+        try:
+            result = await run.call()  # type: ignore[misc]
+            await _swallow_late_cancellation(run)
+        except asyncio.CancelledError:
+            if run.stopped_by is None:
+                raise
+            task.uncancel()
+            raise run.stopped_by from None
+        else:
+            return result
+        finally:
+            run.end()
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+
+async def _swallow_late_cancellation(run: Run) -> None:
+    """Stopped in the moment the handler returned: the work is done, the pending cancellation must not hit what follows."""
+    if run.stopped_by is None:
+        return
+    task = cast("asyncio.Task[object]", asyncio.current_task())
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        task.uncancel()

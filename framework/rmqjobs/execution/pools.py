@@ -1,0 +1,57 @@
+"""The pools of one worker, each made when its first job comes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from rmqjobs.execution.loop import LoopPool
+from rmqjobs.execution.processes import ProcessPool, is_importable
+from rmqjobs.execution.run import Run
+from rmqjobs.execution.threads import ThreadPool
+from rmqjobs.job import Pool
+
+
+class RunsHandlers(Protocol):
+    """What every pool does."""
+
+    async def run(self, run: Run) -> object:
+        """The handler's result; raises its exception, or what it was stopped by."""
+
+    async def close(self) -> None:
+        """Ends what the pool keeps open."""
+
+
+class Pools:
+    """Runs handlers where they belong.
+
+    Args:
+        threads: Number of threads.
+        recycle_after: Jobs a child process runs before it is replaced.
+    """
+
+    def __init__(self, *, threads: int, recycle_after: int) -> None:
+        self._threads, self._recycle_after = threads, recycle_after
+        self._pools: dict[Pool, RunsHandlers] = {}
+
+    async def run(self, run: Run, *, isolated: bool = False) -> object:
+        """Runs the handler; `isolated` in a child process whatever its pool, if a child can import it."""
+        pool = Pool.PROCESS if isolated and is_importable(run.handler) else run.handler.pool
+        runner = self._pools.get(pool)
+        if runner is None:
+            runner = self._pools[pool] = self._make(pool)
+        return await runner.run(run)
+
+    async def close(self) -> None:
+        """Ends threads and children."""
+        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+        self._pools.clear()
+
+    def _make(self, pool: Pool) -> RunsHandlers:
+        match pool:
+            case Pool.ASYNC:
+                return LoopPool()
+            case Pool.THREAD:
+                return ThreadPool(self._threads)
+            case Pool.PROCESS:
+                return ProcessPool(self._recycle_after)

@@ -1,0 +1,154 @@
+"""The process pool: one job at a time in each child, killed for certain, and a dead child costs its job alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rmqjobs.errors import ChildDied
+from rmqjobs.execution import frames
+from rmqjobs.execution.run import Run
+from rmqjobs.job import Handler
+
+log = logging.getLogger("rmqjobs.execution")
+
+
+@dataclass(slots=True, eq=False)
+class _Child:
+    process: asyncio.subprocess.Process
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    runs: int = 0
+
+    def kill(self) -> None:
+        """Ends the child and everything it has started: it leads a session of its own."""
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+    async def ended(self) -> str:
+        """Waits for its end and says how it came."""
+        code = await self.process.wait()
+        self.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+
+
+class ProcessPool:
+    """Keeps idle children warm; the caller bounds how many run at once.
+
+    Args:
+        recycle_after: Jobs after which a child is replaced, so that leaks stay small.
+    """
+
+    def __init__(self, recycle_after: int) -> None:
+        self._recycle_after = recycle_after
+        self._idle: list[_Child] = []
+        self._busy: set[_Child] = set()
+
+    async def run(self, run: Run) -> object:
+        """The handler's result as JSON values, its exception as a `RemoteError`, or what it was stopped by.
+
+        Raises:
+            ChildDied: The child died by itself.
+        """
+        child = self._idle.pop() if self._idle else await _start_child()
+        self._busy.add(child)
+        run.begin(lambda _error: child.kill())
+        try:
+            child.writer.write(frames.pack(_order(run), run.body))
+            answer = await self._answer(child, run)
+        finally:
+            run.end()
+            self._busy.discard(child)
+        if answer is None:
+            how = await child.ended()
+            raise run.stopped_by or ChildDied(f"the process of {run.handler.name} {how}")
+        await self._keep(child)
+        if "signal" in answer:
+            raise frames.error_of(answer)
+        return answer["result"]
+
+    async def close(self) -> None:
+        """Ends all children."""
+        children = [*self._idle, *self._busy]
+        self._idle.clear()
+        for child in children:
+            child.kill()
+        await asyncio.gather(*(child.ended() for child in children))
+
+    async def _answer(self, child: _Child, run: Run) -> frames.Head | None:
+        """The final frame; reports before it go to the job. None when the child is dead."""
+        while (frame := await frames.read(child.reader)) is not None:
+            head, _ = frame
+            if "report" not in head:
+                return head
+            if head["report"] == "checkpoint":
+                run.job.state = head["data"]["state"]
+            run.job.reporter(run.job, head["report"], head["data"])
+        child.kill()  # it closed its socket: whatever is left of it cannot answer
+        return None
+
+    async def _keep(self, child: _Child) -> None:
+        child.runs += 1
+        if child.runs < self._recycle_after and child.process.returncode is None:
+            self._idle.append(child)
+            return
+        child.kill()
+        await child.ended()
+
+
+def is_importable(handler: Handler) -> bool:
+    """Whether a child process can find the handler's function and payload by name."""
+    return "<locals>" not in handler.function.__qualname__ + handler.payload_type.__qualname__
+
+
+async def _start_child() -> _Child:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "rmqjobs.execution.child",
+            str(theirs.fileno()),
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+        )
+    reader, writer = await asyncio.open_connection(sock=ours)
+    log.debug("child started", extra={"child": process.pid})
+    return _Child(process, reader, writer)
+
+
+def _order(run: Run) -> dict[str, Any]:
+    handler, job = run.handler, run.job
+    return {
+        "function": _reference(handler.function),
+        "payload": _reference(handler.payload_type),
+        "wants_job": handler.wants_job,
+        "job": {
+            "id": job.id,
+            "type": job.type,
+            "attempt": job.attempt,
+            "max_attempts": job.max_attempts,
+            "queue": job.queue,
+            "published_at": job.published_at and job.published_at.isoformat(),
+            "scheduled_for": job.scheduled_for and job.scheduled_for.isoformat(),
+            "correlation_id": job.correlation_id,
+            "headers": dict(job.headers),
+            "state": job.state,
+        },
+    }
+
+
+def _reference(thing: Callable[..., Any] | type) -> str:
+    return f"{thing.__module__}:{thing.__qualname__}"

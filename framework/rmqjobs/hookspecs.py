@@ -1,0 +1,42 @@
+"""The plugin contract: signatures and docstrings only. Floor 3.
+
+Implement a hook with `@rmqjobs.hookimpl`. Hooks return data or watch; the framework acts. A misspelt hook is refused at start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pluggy
+
+from rmqjobs.job import Handler, Job, Payload
+from rmqjobs.plugin import PROJECT
+from rmqjobs.retry import Verdict
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+
+
+@hookspec
+def rmqjobs_handlers() -> Iterable[Handler]:  # type: ignore[empty-body]
+    """Returns the plugin's handlers. A `Plugin` object does this by itself."""
+
+
+@hookspec
+def rmqjobs_commands() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Returns extra commands for the `rmqjobs` command line: name to function."""
+
+
+@hookspec
+def rmqjobs_before_job(job: Job, payload: Payload) -> None:
+    """Called in the worker before each run. Raising counts as the handler raising: `Reject` and `Snooze` work here too."""
+
+
+@hookspec
+def rmqjobs_after_job(job: Job, error: BaseException | None) -> None:
+    """Called in the worker after each run, with what went wrong, if anything. What it raises is logged and ignored."""
+
+
+@hookspec
+def rmqjobs_verdict(job: Job, verdict: Verdict) -> None:
+    """Called when it is decided what happens next, before it is done. What it raises is logged and ignored."""

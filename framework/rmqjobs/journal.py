@@ -1,0 +1,88 @@
+"""The journal: what happened to jobs, in a stream. Writing is batched and never harms a job. Floor 6, below the services."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+from rmqjobs.amqp.control import read_stream
+from rmqjobs.amqp.publishing import PublishLink
+from rmqjobs.errors import RmqJobsError
+from rmqjobs.events import Event, EventKind
+from rmqjobs.settings import Settings
+from rmqjobs.topology import Names
+from rmqjobs.wire import events as wire
+
+log = logging.getLogger("rmqjobs.journal")
+
+BATCH = 500
+MAX_PENDING = 100_000  # records kept while the broker takes none; more are counted and left out
+
+
+class Journal:
+    """Writes records in batches, one message an interval.
+
+    Args:
+        link: Publishes the batches.
+        names: Where to.
+        source: Who writes: a worker's name, or an operator.
+        interval: How often.
+    """
+
+    def __init__(self, link: PublishLink, names: Names, *, source: str, interval: timedelta) -> None:
+        self._link, self._names, self._interval = link, names, interval
+        self.source = source
+        self._records: deque[Event] = deque()
+        self._progress: dict[str, Event] = {}
+        self._left_out = 0
+
+    def record(self, event: Event) -> None:
+        """Takes one record; callable from any thread. Of a job's progress only the latest of an interval is kept."""
+        if event.kind is EventKind.PROGRESS:
+            self._progress[event.job_id] = event
+        elif len(self._records) < MAX_PENDING:
+            self._records.append(event)
+        else:
+            self._left_out += 1
+
+    async def run(self) -> None:
+        """Writes until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval.total_seconds())
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Writes what has gathered; what the broker does not take now is kept for the next time."""
+        for job_id in list(self._progress):
+            self._records.append(self._progress.pop(job_id))
+        while self._records:
+            batch = [self._records.popleft() for _ in range(min(BATCH, len(self._records)))]
+            if self._left_out:
+                batch.append(self._lost())
+            try:
+                await self._link.publish(wire.encode(self._names, batch, source=self.source), timedelta(seconds=5))
+            except RmqJobsError as error:
+                log.warning("journal not written", extra={"records": len(batch), "because": str(error)})
+                self._records.extendleft(reversed(batch))
+                return
+
+    def _lost(self) -> Event:
+        count, self._left_out = self._left_out, 0
+        return Event(EventKind.LOST, datetime.now(UTC), "", "", data={"records": count})
+
+
+async def follow(settings: Settings, *, start: str = "next", stop_at_end: bool = False) -> AsyncIterator[Event]:
+    """The journal's records, oldest first.
+
+    Args:
+        settings: Where it is.
+        start: `first`, `next` (only what comes), an ISO 8601 instant or an offset number.
+        stop_at_end: End when nothing came for a second, instead of waiting for more.
+    """
+    names = Names(settings.prefix)
+    async for body, source in read_stream(settings, names.journal, start=start, stop_at_end=stop_at_end):
+        for event in wire.decode(body, source):
+            yield event

@@ -1,0 +1,161 @@
+"""A plugin: handlers under one name. Floor 2: collects declarations, finds and runs nothing.
+
+A `Plugin` object is itself a pluggy plugin: `rmqjobs_handlers` returns what its decorators collected. A package that needs
+more puts `@hookimpl` functions into the module that holds the `Plugin`, or passes an object with them as `hooks`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+
+import pluggy
+
+from rmqjobs.errors import PluginError
+from rmqjobs.job import DEFAULT_MAX_RUNTIME, Handler, Job, Payload, Pool
+from rmqjobs.retry import RetryPolicy
+
+PROJECT = "rmqjobs"
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+_QUEUE = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}(\.[a-z0-9_-]+)*")
+# Last words of our own queue names; a work queue of this name would share one with them.
+RESERVED = frozenset({"dead", "dropped", "unrouted", "journal", "scheduler", "control", "due", "jobs", "events", "delay"})
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+
+class Plugin:
+    """A named group of handlers.
+
+    Args:
+        name: Lower-case letters, digits, `_` and `-`; also the stem of its queues and the name for `--plugin`.
+        retry: The retry policy of handlers that set none.
+        max_runtime: The time limit of handlers that set none.
+        hooks: Objects with further `@hookimpl` methods.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        retry: RetryPolicy | None = None,
+        max_runtime: timedelta = DEFAULT_MAX_RUNTIME,
+        hooks: Sequence[object] = (),
+    ) -> None:
+        if not _NAME.fullmatch(name) or name in RESERVED:
+            raise PluginError(
+                f"the name {name!r} cannot be used",
+                hint="Use up to 40 lower-case letters, digits, '_' and '-', and none of " + ", ".join(sorted(RESERVED)),
+            )
+        self.name = name
+        self.hooks = tuple(hooks)
+        self._retry = retry or RetryPolicy()
+        self._max_runtime = max_runtime
+        self._handlers: list[Handler] = []
+
+    def handler(
+        self,
+        function: FunctionT | None = None,
+        *,
+        pool: Literal["async", "thread", "process"] | None = None,
+        queue: str | None = None,
+        max_runtime: timedelta | None = None,
+        retry: RetryPolicy | None = None,
+        singleton: bool = False,
+    ) -> Any:
+        """Registers a function as the handler of its payload's job type; use it with or without arguments.
+
+        Args:
+            function: `async def` or `def` with an annotated payload and, optionally, a `Job`.
+            pool: `async` for `async def` and `thread` for `def` unless given; `process` runs either in a child process.
+            queue: Work queue; one per plugin and pool unless given, one per job type for singletons.
+            max_runtime: Time limit of one run.
+            retry: Retry policy.
+            singleton: Never two runs at once in the whole cluster.
+
+        Raises:
+            PluginError: The function cannot be a handler; says why.
+        """
+
+        def register(function: FunctionT) -> FunctionT:
+            payload_type, wants_job = self._signature(function)
+            chosen = self._pool(function, pool)
+            self._handlers.append(
+                Handler(
+                    function=function,
+                    payload_type=payload_type,
+                    pool=chosen,
+                    queue=self._queue(queue, chosen, payload_type, singleton=singleton),
+                    max_runtime=max_runtime or self._max_runtime,
+                    retry=retry or self._retry,
+                    singleton=singleton,
+                    wants_job=wants_job,
+                    plugin=self.name,
+                )
+            )
+            return function
+
+        return register if function is None else register(function)
+
+    @hookimpl
+    def rmqjobs_handlers(self) -> tuple[Handler, ...]:
+        """The handlers registered so far."""
+        return tuple(self._handlers)
+
+    def default_queue(self, pool: Pool) -> str:
+        """The queue of this plugin's handlers in that pool: slow work never holds up quick work."""
+        return default_queue(self.name, pool)
+
+    def _refuse(self, function: Callable[..., Any], problem: str, hint: str) -> PluginError:
+        return PluginError(f"handler {function.__module__}.{function.__qualname__}: {problem}", plugin=self.name, hint=hint)
+
+    def _signature(self, function: Callable[..., Any]) -> tuple[type[Payload], bool]:
+        hint = "Annotate the first parameter with a Payload class that has a type"
+        try:
+            annotations = typing.get_type_hints(function)
+        except NameError as error:
+            raise self._refuse(function, f"its annotations cannot be read: {error}", hint) from None
+        parameters = list(inspect.signature(function).parameters)
+        if not 1 <= len(parameters) <= 2:  # noqa: PLR2004 - the payload and the job
+            raise self._refuse(function, f"it takes {len(parameters)} parameters, not payload and job", hint)
+        payload_type = annotations.get(parameters[0])
+        if payload_type is None:
+            raise self._refuse(function, f"parameter {parameters[0]!r} has no annotation", hint)
+        if not (isinstance(payload_type, type) and issubclass(payload_type, Payload) and payload_type.job_type):
+            raise self._refuse(function, f"{payload_type!r} is not a Payload class with a job type", hint)
+        if parameters[1:] and annotations.get(parameters[1]) is not Job:
+            raise self._refuse(function, f"second parameter {parameters[1]!r} is not a Job", "Annotate it with Job")
+        return payload_type, len(parameters) > 1
+
+    def _pool(self, function: Callable[..., Any], wanted: str | None) -> Pool:
+        is_async = inspect.iscoroutinefunction(function)
+        pool = Pool(wanted) if wanted else (Pool.ASYNC if is_async else Pool.THREAD)
+        if pool is Pool.ASYNC and not is_async:
+            raise self._refuse(function, "a plain function would block the event loop", "Use async def, or pool='thread'")
+        if pool is Pool.THREAD and is_async:
+            raise self._refuse(function, "an async function cannot run in a thread", "Use pool='async' or pool='process'")
+        if pool is Pool.PROCESS and "<locals>" in function.__qualname__:
+            raise self._refuse(function, "a child process cannot import it", "Move it to the top level of its module")
+        return pool
+
+    def _queue(self, wanted: str | None, pool: Pool, payload_type: type[Payload], *, singleton: bool) -> str:
+        if wanted is None:
+            return payload_type.job_type if singleton else self.default_queue(pool)
+        if not _QUEUE.fullmatch(wanted) or RESERVED & set(wanted.split(".")):
+            raise PluginError(
+                f"queue name {wanted!r} cannot be used",
+                plugin=self.name,
+                hint="Use lower-case words joined with dots, and none of " + ", ".join(sorted(RESERVED)),
+            )
+        return wanted
+
+
+def default_queue(plugin: str, pool: Pool) -> str:
+    """`video` for async handlers, `video.thread` and `video.process` for the others."""
+    return plugin if pool is Pool.ASYNC else f"{plugin}.{pool.value}"

@@ -1,0 +1,247 @@
+"""Finds plugins through entry points and makes an immutable `Registry` of them. Floor 5.
+
+Everything that is wrong with a plugin is found here, before a worker takes its first job, and names the distribution.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from rmqjobs import hookspecs
+from rmqjobs.errors import NoHandler, PluginError
+from rmqjobs.job import Handler
+from rmqjobs.plugin import PROJECT, Plugin
+
+GROUP = "rmqjobs.plugins"
+HookFunction = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledPlugin:
+    """One plugin and where it comes from."""
+
+    name: str
+    distribution: str
+    version: str
+    handlers: tuple[Handler, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Distribution and version, as dead letters carry it."""
+        return f"{self.distribution} {self.version}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """What the loaded plugins bring; never changes.
+
+    Args:
+        plugins: In order of name.
+        handlers: By job type.
+        before, after, verdict: Hook functions, called with keywords; empty tuples cost nothing.
+        commands: Extra command-line commands.
+    """
+
+    plugins: tuple[InstalledPlugin, ...]
+    handlers: Mapping[str, Handler]
+    before: tuple[HookFunction, ...] = ()
+    after: tuple[HookFunction, ...] = ()
+    verdict: tuple[HookFunction, ...] = ()
+    commands: Mapping[str, Callable[..., Any]] | None = None
+
+    def handler(self, job_type: str) -> Handler:
+        """The handler of a job type; raises `NoHandler`."""
+        handler = self.handlers.get(job_type)
+        if handler is None:
+            raise NoHandler(f"no plugin of this worker handles {job_type!r}; it has {', '.join(self.handlers) or 'none'}")
+        return handler
+
+    def version_of(self, plugin: str) -> str:
+        """Distribution and version of a plugin by name; empty when unknown."""
+        return next((each.label for each in self.plugins if each.name == plugin), "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A plugin object and where it was found."""
+
+    name: str
+    plugin: object
+    distribution: str = ""
+    version: str = ""
+
+
+def load(names: Sequence[str] = ()) -> Registry:
+    """Loads the named plugins, or all installed ones.
+
+    Raises:
+        PluginError: One is missing or cannot be used.
+    """
+    available = _available()
+    wanted = names or sorted(available)
+    return _registry([_load(_pick(name, available)) for name in dict.fromkeys(wanted)])
+
+
+def registry_of(*plugins: Plugin) -> Registry:
+    """A registry of plugin objects, for programs and tests that have them at hand."""
+    return _registry([_Found(plugin.name, plugin) for plugin in plugins])
+
+
+def installed() -> list[tuple[str, str, str]]:
+    """Name, distribution and version of every installed plugin, none of them imported."""
+    return [(point.name, *_distribution(point)) for _, points in sorted(_available().items()) for point in points]
+
+
+def _available() -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        # The same distribution is listed twice when two paths lead to it.
+        if all(_distribution(point) != _distribution(other) for other in found.get(point.name, [])):
+            found.setdefault(point.name, []).append(point)
+    return found
+
+
+def _pick(name: str, available: Mapping[str, list[EntryPoint]]) -> EntryPoint:
+    points = available.get(name)
+    if not points:
+        close = difflib.get_close_matches(name, available, n=1)
+        meant = f"Did you mean {close[0]!r}? " if close else ""
+        raise PluginError(
+            f"no plugin {name!r} is installed",
+            hint=f"{meant}Installed are: {', '.join(sorted(available)) or 'none'}. Install it with: pip install rmqjobs-{name}",
+        )
+    if len(points) > 1:
+        distributions = " and ".join(repr(_distribution(point)[0]) for point in points)
+        raise PluginError(f"distributions {distributions} both bring a plugin {name!r}", hint="Uninstall one of them")
+    return points[0]
+
+
+def _distribution(point: EntryPoint) -> tuple[str, str]:
+    return (point.dist.name, point.dist.version) if point.dist else ("", "")
+
+
+def _load(point: EntryPoint) -> _Found:
+    distribution, version = _distribution(point)
+    try:
+        plugin = point.load()
+    except Exception as error:
+        raise PluginError(
+            f"cannot be imported from {point.value!r}: {type(error).__name__}: {error}",
+            plugin=point.name,
+            distribution=distribution,
+            hint="Run with --debug for the traceback",
+        ) from error
+    if isinstance(plugin, Plugin) and plugin.name != point.name:
+        raise PluginError(
+            f"its entry point is called {point.name!r} and its Plugin {plugin.name!r}",
+            plugin=point.name,
+            distribution=distribution,
+            hint="Give both the same name",
+        )
+    return _Found(point.name, plugin, distribution, version)
+
+
+def _registry(found: Sequence[_Found]) -> Registry:
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    plugins = tuple(_register(manager, each) for each in found)
+    handlers = _by_type(plugins)
+    _check_queues(handlers.values())
+    return Registry(
+        plugins=plugins,
+        handlers=handlers,
+        before=_functions(manager.hook.rmqjobs_before_job),
+        after=_functions(manager.hook.rmqjobs_after_job),
+        verdict=_functions(manager.hook.rmqjobs_verdict),
+        commands={name: command for group in manager.hook.rmqjobs_commands() for name, command in group.items()},
+    )
+
+
+def _register(manager: pluggy.PluginManager, found: _Found) -> InstalledPlugin:
+    parts = [found.plugin, *(found.plugin.hooks if isinstance(found.plugin, Plugin) else ())]
+    handlers: list[Handler] = []
+    for number, part in enumerate(parts):
+        _check_markers(manager, part, found)
+        try:
+            manager.register(part, name=f"{found.name}#{number}")
+            manager.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:
+            raise PluginError(
+                f"a hook is misspelt or has the wrong parameters: {error}",
+                plugin=found.name,
+                distribution=found.distribution,
+                hint=f"Hooks are: {', '.join(_hook_names())}",
+            ) from None
+        for implementation in manager.get_hookcallers(part) or ():
+            if implementation.name == "rmqjobs_handlers":
+                handlers += getattr(part, implementation.name)()
+    return InstalledPlugin(found.name, found.distribution, found.version, tuple(handlers))
+
+
+def _check_markers(manager: pluggy.PluginManager, part: object, found: _Found) -> None:
+    """A function that is named like a hook and not marked as one would silently never be called."""
+    for name in dir(part):
+        if name.startswith("rmqjobs_") and manager.parse_hookimpl_opts(part, name) is None and callable(getattr(part, name)):
+            raise PluginError(
+                f"{name} is not marked as a hook",
+                plugin=found.name,
+                distribution=found.distribution,
+                hint="Put @rmqjobs.hookimpl before it, or rename it",
+            )
+
+
+def _hook_names() -> list[str]:
+    return [name for name in dir(hookspecs) if name.startswith("rmqjobs_")]
+
+
+def _functions(caller: pluggy.HookCaller) -> tuple[Callable[..., Any], ...]:
+    """The implementations as plain calls with keywords, taken once: a pluggy call costs microseconds."""
+    return tuple(_positional(each) for each in caller.get_hookimpls())
+
+
+def _positional(implementation: pluggy.HookImpl) -> Callable[..., Any]:
+    function, names = implementation.function, implementation.argnames
+
+    def call(**arguments: Any) -> Any:
+        return function(*(arguments[name] for name in names))
+
+    return call
+
+
+def _by_type(plugins: Iterable[InstalledPlugin]) -> dict[str, Handler]:
+    handlers: dict[str, Handler] = {}
+    owners: dict[str, InstalledPlugin] = {}
+    for plugin in plugins:
+        for handler in plugin.handlers:
+            other = handlers.get(handler.job_type)
+            if other is not None:
+                owner = owners[handler.job_type]
+                raise PluginError(
+                    f"job type {handler.job_type!r} is handled by {handler.name} and, in plugin {owner.name!r} of"
+                    f" distribution {owner.distribution!r}, by {other.name}",
+                    plugin=plugin.name,
+                    distribution=plugin.distribution,
+                    hint="One job type has one handler: rename one, or load one plugin only with --plugin",
+                )
+            handlers[handler.job_type], owners[handler.job_type] = handler, plugin
+    return handlers
+
+
+def _check_queues(handlers: Iterable[Handler]) -> None:
+    """One queue serves one pool, so that its prefetch fits; a singleton queue serves one at a time."""
+    first: dict[str, Handler] = {}
+    for handler in handlers:
+        other = first.setdefault(handler.queue, handler)
+        if (other.pool, other.singleton) != (handler.pool, handler.singleton):
+            raise PluginError(
+                f"queue {handler.queue!r} is shared by {other.name} (pool {other.pool}, singleton {other.singleton})"
+                f" and {handler.name} (pool {handler.pool}, singleton {handler.singleton})",
+                plugin=handler.plugin,
+                hint="Give one of them another queue: slow work would hold up quick work",
+            )

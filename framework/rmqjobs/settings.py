@@ -1,0 +1,228 @@
+"""Settings: mappings in (flags, environment, file), frozen validated values out. Floor 1: reads nothing by itself.
+
+Order: flag, then environment (`RMQJOBS_…`), then file (`rmqjobs.toml`), then default. A value that cannot be used is a
+`ConfigurationError` that names where it came from.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Annotated, Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pytimeparse.timeparse import timeparse
+
+from rmqjobs.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX = "RMQJOBS_"
+DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
+MAX_NAME_BYTES = 60
+
+
+def parse_duration(value: object) -> object:
+    """`"25s"`, `"1h30m"` or a number of seconds as a `timedelta`; anything else is left for pydantic (ISO 8601)."""
+    if isinstance(value, str):
+        seconds = timeparse(value)
+        return value if seconds is None else timedelta(seconds=seconds)
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address of the broker."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How an `amqps` connection is verified; by default against the system's authorities."""
+
+    ca_file: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    verify: bool = True
+
+    def context(self) -> ssl.SSLContext:
+        """A client context; raises `ConfigurationError` when a file cannot be used."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.certificate:
+                context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ssl.SSLError) as error:
+            files = ", ".join(filter(None, (self.ca_file, self.certificate, self.key)))
+            raise ConfigurationError("url", f"TLS files {files}: {error}", "Give readable PEM files") from error
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where the broker is and who we are to it. Its text form never shows the password."""
+
+    endpoints: tuple[Endpoint, ...]
+    vhost: str
+    user: str
+    password: str = field(repr=False)
+    tls: Tls | None = None
+
+    @classmethod
+    def from_url(cls, url: str) -> Broker:
+        """Reads `amqp[s]://user:password@host[:port][,host2[:port]]/vhost[?cafile=…&certfile=…&keyfile=…&verify=no]`.
+
+        Raises:
+            ConfigurationError: The URL cannot be used; the message masks the password.
+        """
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise ConfigurationError("url", f"{mask_url(url)!r} is not a URL: {error}", _URL_HINT) from error
+        if parts.scheme not in ("amqp", "amqps"):
+            raise ConfigurationError("url", f"{mask_url(url)!r} does not start with amqp:// or amqps://", _URL_HINT)
+        credentials, _, hosts = parts.netloc.rpartition("@")
+        user, _, password = credentials.partition(":")
+        default_port = 5671 if parts.scheme == "amqps" else 5672
+        return cls(
+            endpoints=tuple(_endpoint(host, default_port, url) for host in (hosts or "localhost").split(",")),
+            vhost=unquote(parts.path[1:]) or "/",
+            user=unquote(user) or "guest",
+            password=unquote(password) if user else "guest",
+            tls=_tls(parts.query, url) if parts.scheme == "amqps" else None,
+        )
+
+    def __str__(self) -> str:
+        scheme = "amqps" if self.tls else "amqp"
+        vhost = "/" if self.vhost == "/" else f"/{self.vhost}"
+        return f"{scheme}://{self.user}:***@{','.join(map(str, self.endpoints))}{vhost}"
+
+
+class Settings(BaseModel):
+    """All settings of one process. Durations are given as `25s`, `1h30m`, seconds or ISO 8601."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(DEFAULT_URL, repr=False, description="The broker: amqp[s]://user:password@host[:port][,host2]/vhost")
+    management_url: str | None = Field(
+        None, repr=False, description="The management API, to find every dead-letter queue: http://user:password@host:15672"
+    )
+    prefix: str = Field("rmqjobs", description="First part of every exchange and queue name", pattern=r"^[a-z0-9_.-]+$")
+    plugins: tuple[str, ...] = Field((), description="Plugins to load; all installed ones when empty")
+    concurrency: int = Field(100, ge=1, le=10_000, description="Async handlers running at once in a worker")
+    threads: int = Field(8, ge=1, le=1_000, description="Thread handlers running at once in a worker")
+    children: int = Field(2, ge=1, le=256, description="Process handlers running at once in a worker")
+    prefetch_factor: float = Field(
+        2.0,
+        ge=1,
+        le=100,
+        description="Jobs a worker holds per slot of async and thread handlers; process handlers hold 1",
+    )
+    grace: Duration = Field(timedelta(seconds=25), description="How long a draining worker waits for running jobs")
+    heartbeat: Duration = Field(timedelta(seconds=20), description="AMQP heartbeat; a dead peer is noticed within twice that")
+    publish_timeout: Duration = Field(timedelta(seconds=5), description="Deadline of one publish, reconnecting included")
+    max_body: int = Field(16 * 2**20, ge=1, description="Largest message body in bytes, published or accepted")
+    journal_interval: Duration = Field(timedelta(milliseconds=500), description="How often a worker writes its journal")
+    recycle_after: int = Field(1_000, ge=1, description="Jobs a child process runs before it is replaced")
+    log_format: str = Field("auto", pattern="^(auto|console|json)$", description="console, json, or auto: by terminal")
+
+    @property
+    def broker(self) -> Broker:
+        """The parsed URL."""
+        return Broker.from_url(self.url)
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        flags: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        file: Mapping[str, Any] | None = None,
+    ) -> Settings:
+        """Merges the sources; flags whose value is None count as not given.
+
+        Raises:
+            ConfigurationError: A value that cannot be used, or a name that does not exist, and where it stands.
+        """
+        sources = (
+            ("rmqjobs.toml", dict(file or {})),
+            ("environment", _from_environment(environ or {})),
+            ("option", {name: value for name, value in (flags or {}).items() if value is not None}),
+        )
+        merged: dict[str, Any] = {}
+        origin: dict[str, str] = {}
+        for source, values in sources:
+            merged.update(values)
+            origin.update(dict.fromkeys(values, source))
+        try:
+            settings = cls.model_validate(merged)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = str(first["loc"][0])
+            raise ConfigurationError(*_explain(name, origin.get(name, ""), first)) from None
+        settings.broker  # noqa: B018 - a wrong URL is found at start, not at the first connection
+        return settings
+
+
+def environment_name(setting: str) -> str:
+    """The environment variable of a setting."""
+    return ENVIRONMENT_PREFIX + setting.upper()
+
+
+def mask_url(url: str) -> str:
+    """The URL with its password replaced, for messages and logs."""
+    head, at, tail = url.rpartition("@")
+    scheme, separator, credentials = head.partition("://")
+    user, colon, _ = credentials.partition(":")
+    return f"{scheme}{separator}{user}{colon}{'***' if colon else ''}{at}{tail}"
+
+
+_URL_HINT = "Write it as amqp://user:password@host:5672/vhost"
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        name: environ[environment_name(name)] for name in Settings.model_fields if environment_name(name) in environ
+    }
+    if isinstance(values.get("plugins"), str):
+        values["plugins"] = [name.strip() for name in values["plugins"].split(",") if name.strip()]
+    return values
+
+
+def _explain(name: str, source: str, detail: Mapping[str, Any]) -> tuple[str, str, str]:
+    where = {"environment": environment_name(name), "option": f"--{name.replace('_', '-')}"}.get(source, name)
+    if source == "rmqjobs.toml":
+        where = f"rmqjobs.toml: {name}"
+    if detail["type"] == "extra_forbidden":
+        return where, "there is no such setting", f"Settings are: {', '.join(Settings.model_fields)}"
+    value = mask_url(str(detail["input"])) if name == "url" else repr(detail["input"])
+    return where, f"{value} cannot be used: {detail['msg']}", Settings.model_fields[name].description or ""
+
+
+def _endpoint(text: str, default_port: int, url: str) -> Endpoint:
+    host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
+    if not colon:
+        return Endpoint(text.strip("[]"), default_port)
+    if not port.isdigit() or not 0 < int(port) < 2**16:
+        raise ConfigurationError("url", f"{mask_url(url)!r} has the port {port!r}, which is no port number", _URL_HINT)
+    return Endpoint(host.strip("[]"), int(port))
+
+
+def _tls(query: str, url: str) -> Tls:
+    options = {name: values[-1] for name, values in parse_qs(query).items()}
+    unknown = set(options) - {"cafile", "certfile", "keyfile", "verify"}
+    if unknown:
+        names: Sequence[str] = sorted(unknown)
+        raise ConfigurationError("url", f"{mask_url(url)!r} has unknown TLS options {', '.join(names)}", _URL_HINT)
+    return Tls(options.get("cafile"), options.get("certfile"), options.get("keyfile"), options.get("verify") != "no")

@@ -1,0 +1,26 @@
+"""Runs one handler on one payload as a worker would, without a broker: for the tests of plugins."""
+
+from __future__ import annotations
+
+from rmqjobs.execution import Pools, Run
+from rmqjobs.job import Job, Payload
+from rmqjobs.plugin import Plugin
+from rmqjobs.plugins import registry_of
+
+
+async def run_job(plugin: Plugin, payload: Payload, job: Job | None = None) -> object:
+    """The handler's result, or its exception, in the pool it asks for.
+
+    Args:
+        plugin: Has the handler.
+        payload: Its arguments; they are written as JSON and validated as a worker does.
+        job: What the handler sees; a first attempt unless given.
+    """
+    handler = registry_of(plugin).handler(payload.job_type)
+    body = payload.model_dump_json().encode()
+    pools = Pools(threads=1, recycle_after=1)
+    try:
+        job = job or Job("test", payload.job_type, max_attempts=handler.retry.max_attempts, queue=handler.queue)
+        return await pools.run(Run(handler, handler.validate(body), body, job))
+    finally:
+        await pools.close()

@@ -1,0 +1,56 @@
+"""The journal's batches: one message holds many events, one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from pydantic_core import to_json
+
+from rmqjobs.events import Event, EventKind
+from rmqjobs.topology import Names
+from rmqjobs.wire.jobs import Message
+
+NDJSON = "application/x-ndjson"
+
+
+def encode(names: Names, events: Iterable[Event], *, source: str) -> Message:
+    """One message with all the events; the routing key says who writes."""
+    body = b"\n".join(to_json(as_record(event), fallback=repr, inf_nan_mode="null") for event in events)
+    return Message(names.events, source, body, content_type=NDJSON)
+
+
+def decode(body: bytes, source: str = "") -> Iterator[Event]:
+    """The events of a batch; a line this version does not understand is left out."""
+    for line in body.splitlines():
+        try:
+            yield _event(json.loads(line), source)
+        except (ValueError, KeyError, TypeError):
+            continue
+
+
+def as_record(event: Event) -> dict[str, Any]:
+    """The event's JSON object: a contract, printed by `rmqjobs events --json` too."""
+    record: dict[str, Any] = {
+        "kind": event.kind.value,
+        "at": event.at.isoformat(timespec="milliseconds"),
+        "job": event.job_id,
+        "type": event.job_type,
+    }
+    optional = {"queue": event.queue, "attempt": event.attempt, "data": dict(event.data), "source": event.source}
+    return record | {name: value for name, value in optional.items() if value}
+
+
+def _event(record: dict[str, Any], source: str) -> Event:
+    return Event(
+        kind=EventKind(record["kind"]),
+        at=datetime.fromisoformat(record["at"]),
+        job_id=record["job"],
+        job_type=record["type"],
+        queue=record.get("queue", ""),
+        attempt=record.get("attempt", 0),
+        data=record.get("data", {}),
+        source=record.get("source", source),
+    )

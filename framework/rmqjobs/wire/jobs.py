@@ -1,0 +1,313 @@
+"""Jobs as messages: `encode` for producers, `decode` for workers, `again` for what is sent once more, `reply`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import uuid_utils
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from rmqjobs.errors import InvalidJob, MalformedMessage
+from rmqjobs.job import check_job_type
+from rmqjobs.retry import Counters
+from rmqjobs.topology import MAX_DELAY, Names, delay_route, job_type_of_key
+from rmqjobs.wire import headers as h
+
+JSON = "application/json"
+MAX_PRIORITY = 31
+_NO_HEADERS: Mapping[str, Any] = {}
+_FRESH = Counters()
+_HEADER_VALUES = (str, int, float, bool, bytes, datetime, list, dict, type(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message to publish; always persistent and mandatory."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    message_id: str | None = None
+    type: str | None = None
+    headers: Mapping[str, Any] | None = None
+    timestamp: int | None = None
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    app_id: str | None = None
+    content_type: str | None = JSON
+    content_encoding: str | None = None
+
+
+class Properties(Protocol):
+    """The properties of a received message, as pika names them; absent ones are None."""
+
+    content_type: str | None
+    content_encoding: str | None
+    headers: dict[str, Any] | None
+    priority: int | None
+    correlation_id: str | None
+    reply_to: str | None
+    message_id: str | None
+    timestamp: int | None
+    type: str | None
+    app_id: str | None
+
+
+class Incoming(Protocol):
+    """A received message."""
+
+    body: bytes
+    routing_key: str
+
+    @property
+    def properties(self) -> Properties:
+        """Its properties."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a producer may say about a job besides its payload; see `Publisher.publish`."""
+
+    delay: timedelta | None = None
+    run_at: datetime | None = None
+    expires: timedelta | None = None
+    priority: int | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    app_id: str | None = None
+
+
+@dataclass(slots=True)
+class Envelope:
+    """A received job, taken apart.
+
+    Args:
+        id: Job id; made here when the producer gave none.
+        type: Job type.
+        body: The payload's JSON, not yet validated.
+        counters: Attempt of the run to come, crashes and unhandled receipts so far.
+        headers: All headers as received.
+        expires_at, scheduled_for, first_failed_at, published_at: Instants, or None.
+        state: The last checkpoint.
+        delivery_count: How often the broker got it back, by its own count.
+    """
+
+    id: str
+    type: str
+    body: bytes
+    counters: Counters = _FRESH
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    published_at: datetime | None = None
+    expires_at: datetime | None = None
+    scheduled_for: datetime | None = None
+    first_failed_at: datetime | None = None
+    state: JsonValue = None
+    delivery_count: int = 0
+
+
+def new_job_id() -> str:
+    """A UUIDv7: unique, and ordered by time."""
+    return str(uuid_utils.uuid7())
+
+
+def job_type(incoming: Incoming) -> str:
+    """The job type of a message: its `type`, else its routing key less the ladder's digits."""
+    return incoming.properties.type or job_type_of_key(incoming.routing_key)
+
+
+def encode(names: Names, kind: str, body: bytes, *, job_id: str, options: Options, now: datetime, max_body: int) -> Message:
+    """The message of a new job.
+
+    Raises:
+        InvalidJob: Size, delay, expiry, priority, job type or a header is impossible; names the value and the limit.
+    """
+    if len(body) > max_body:
+        raise InvalidJob(
+            f"{kind}: the payload has {len(body):,} bytes, the limit is {max_body:,} (setting max_body)."
+            " Store it elsewhere and publish its address"
+        )
+    try:
+        check_job_type(kind)
+    except ValueError as error:
+        raise InvalidJob(str(error)) from None
+    exchange, key, headers = names.jobs, kind, _headers(kind, options, now)
+    wait = _wait(kind, options, now)
+    if wait > timedelta(0):
+        exchange, key = delay_route(names, wait, kind)
+        headers[h.RUN_AT] = h.milliseconds(now + wait)
+    return Message(
+        exchange,
+        key,
+        body,
+        message_id=job_id,
+        type=kind,
+        headers=headers or None,
+        timestamp=int(now.timestamp()),
+        priority=_priority(kind, options.priority),
+        correlation_id=options.correlation_id,
+        reply_to=options.reply_to,
+        app_id=options.app_id,
+    )
+
+
+def decode(incoming: Incoming, *, max_body: int) -> Envelope:
+    """Takes a received message apart.
+
+    Raises:
+        MalformedMessage: It breaks the contract; says where.
+    """
+    properties = incoming.properties
+    if len(incoming.body) > max_body:
+        raise MalformedMessage(f"the body has {len(incoming.body):,} bytes, the limit is {max_body:,} (setting max_body)")
+    if properties.content_type is not None and properties.content_type != JSON:
+        _check_content_type(properties.content_type)
+    if properties.content_encoding not in (None, "", "utf-8", "identity"):
+        raise MalformedMessage(f"content_encoding is {properties.content_encoding!r}: bodies are plain UTF-8 JSON")
+    envelope = Envelope(properties.message_id or new_job_id(), job_type(incoming), incoming.body)
+    if properties.timestamp is not None:
+        envelope.published_at = _timestamp(properties.timestamp)
+    if properties.headers:
+        _read_headers(envelope, properties.headers)
+    return envelope
+
+
+def again(
+    names: Names,
+    incoming: Incoming,
+    envelope: Envelope,
+    *,
+    counters: Counters,
+    delay: timedelta,
+    queue: str,
+    now: datetime,
+    failed: bool = False,
+) -> Message:
+    """The same job for a later run: by way of the delay ladder, or straight to its queue when there is no delay."""
+    headers = kept_headers(incoming) | _counter_headers(counters)
+    if envelope.state is not None:
+        headers[h.CHECKPOINT] = json.dumps(envelope.state, separators=(",", ":"))
+    if failed and h.FIRST_FAILED_AT not in headers:
+        headers[h.FIRST_FAILED_AT] = h.milliseconds(now)
+    exchange, key = "", names.queue(queue)
+    if delay > timedelta(0):
+        delay = min(delay, MAX_DELAY)
+        exchange, key = delay_route(names, delay, envelope.type)
+        headers[h.RUN_AT] = h.milliseconds(now + delay)
+    return resend(incoming, exchange, key, headers, job_id=envelope.id, kind=envelope.type)
+
+
+def resend(
+    incoming: Incoming, exchange: str, key: str, headers: dict[str, Any], *, job_id: str | None, kind: str | None
+) -> Message:
+    """A received message as a new one: body and properties stay; `user_id` and `expiration` would harm it and do not."""
+    properties = incoming.properties
+    return Message(
+        exchange,
+        key,
+        incoming.body,
+        message_id=job_id,
+        type=kind,
+        headers=h.fit(headers) or None,
+        timestamp=properties.timestamp,
+        priority=properties.priority,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        app_id=properties.app_id,
+        content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
+    )
+
+
+def kept_headers(incoming: Incoming) -> dict[str, Any]:
+    """The headers that travel on: all but the broker's."""
+    received = incoming.properties.headers or _NO_HEADERS
+    return {name: value for name, value in received.items() if not h.is_brokers(name)}
+
+
+def reply(incoming: Incoming, envelope: Envelope, status: str, result: object) -> Message:
+    """The answer for a producer that set `reply_to`. What JSON cannot express becomes its `repr`."""
+    properties = incoming.properties
+    return Message(
+        "",
+        properties.reply_to or "",
+        to_json(result, fallback=repr, inf_nan_mode="null"),
+        message_id=new_job_id(),
+        type=envelope.type,
+        headers={h.STATUS: status},
+        correlation_id=properties.correlation_id or envelope.id,
+    )
+
+
+def _counter_headers(counters: Counters) -> dict[str, Any]:
+    values = {h.ATTEMPT: counters.attempt, h.CRASHES: counters.crashes, h.UNHANDLED: counters.unhandled}
+    return {name: value for name, value in values.items() if name == h.ATTEMPT or value}
+
+
+def _read_headers(envelope: Envelope, headers: Mapping[str, Any]) -> None:
+    envelope.headers = headers
+    envelope.counters = Counters(
+        h.integer(headers, h.ATTEMPT, 1, least=1), h.integer(headers, h.CRASHES, 0), h.integer(headers, h.UNHANDLED, 0)
+    )
+    envelope.expires_at = h.instant(headers, h.EXPIRES_AT)
+    envelope.scheduled_for = h.instant(headers, h.SCHEDULED_FOR)
+    envelope.first_failed_at = h.instant(headers, h.FIRST_FAILED_AT)
+    envelope.state = h.checkpoint(headers)
+    count = headers.get("x-delivery-count")
+    envelope.delivery_count = count if isinstance(count, int) else 0
+
+
+def _check_content_type(content_type: str) -> None:
+    media_type, _, parameters = content_type.lower().partition(";")
+    charset = parameters.replace(" ", "").replace('"', "")
+    if media_type.strip() != JSON or charset not in ("", "charset=utf-8"):
+        raise MalformedMessage(f"content_type is {content_type!r:.80}: it must be {JSON}, or absent")
+
+
+def _timestamp(seconds: int) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None  # informative only: a strange clock elsewhere is no reason to refuse a job
+
+
+def _headers(kind: str, options: Options, now: datetime) -> dict[str, Any]:
+    headers: dict[str, Any] = {}
+    for name, value in options.headers.items():
+        if name.startswith(h.OURS) or h.is_brokers(name):
+            raise InvalidJob(f"{kind}: header {name!r} is reserved. Use a name of your own without {h.OURS!r} before it")
+        if not isinstance(value, _HEADER_VALUES):
+            raise InvalidJob(f"{kind}: header {name!r} is of type {type(value).__name__}, which AMQP cannot carry")
+        headers[name] = value
+    if len(repr(headers)) > h.MAX_HEADER_CHARACTERS:
+        raise InvalidJob(f"{kind}: the headers have over {h.MAX_HEADER_CHARACTERS:,} characters. Put data into the payload")
+    if options.expires is not None:
+        if options.expires <= timedelta(0):
+            raise InvalidJob(f"{kind}: expires={options.expires} is not in the future")
+        headers[h.EXPIRES_AT] = h.milliseconds(now + options.expires)
+    return headers
+
+
+def _wait(kind: str, options: Options, now: datetime) -> timedelta:
+    if options.delay is not None and options.run_at is not None:
+        raise InvalidJob(f"{kind}: give delay or run_at, not both")
+    wait = options.delay or timedelta(0)
+    if options.run_at is not None:
+        if options.run_at.tzinfo is None:
+            raise InvalidJob(f"{kind}: run_at={options.run_at.isoformat()} has no time zone. Give an aware datetime")
+        wait = max(options.run_at - now, timedelta(0))
+    if not timedelta(0) <= wait <= MAX_DELAY:
+        raise InvalidJob(f"{kind}: a delay of {wait} is impossible. From 0 seconds to {MAX_DELAY.days:,} days can be kept")
+    return wait
+
+
+def _priority(kind: str, priority: int | None) -> int | None:
+    if priority is not None and not 0 <= priority <= MAX_PRIORITY:
+        raise InvalidJob(f"{kind}: priority={priority} is out of range. Use 0 (last) to {MAX_PRIORITY} (first)")
+    return priority

@@ -1,0 +1,61 @@
+"""One delivery on its way through the worker; what is not known yet is None."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rmqjobs.amqp.consuming import Delivery
+from rmqjobs.execution import Run
+from rmqjobs.job import Handler
+from rmqjobs.retry import Counters
+from rmqjobs.wire.jobs import Envelope, job_type, new_job_id
+
+
+@dataclass(slots=True, eq=False)
+class Case:
+    """One delivery.
+
+    Args:
+        delivery: The message, and the right to settle it.
+        isolated: It is a suspect: workers died while they had it, so it runs alone in a child process.
+        envelope: The message taken apart; None when it is malformed.
+        handler: Who handles its type.
+        run: Its run.
+        result: What the handler returned.
+        error: What went wrong.
+        began: Monotonic time of the run's start, in seconds.
+        announced: Whether the journal has its start.
+    """
+
+    delivery: Delivery
+    isolated: bool = False
+    envelope: Envelope | None = None
+    handler: Handler | None = None
+    run: Run | None = None
+    result: object = None
+    error: BaseException | None = None
+    began: float = 0.0
+    announced: bool = False
+    _id: str = ""
+
+    @property
+    def job_id(self) -> str:
+        """The job's id; a malformed message without one is given one here."""
+        if self.envelope is not None:
+            return self.envelope.id
+        self._id = self._id or self.delivery.properties.message_id or new_job_id()
+        return self._id
+
+    @property
+    def job_type(self) -> str:
+        """The job's type, as far as the message tells."""
+        return job_type(self.delivery)
+
+    @property
+    def counters(self) -> Counters:
+        """As received; a suspect's returns count as crashes, which matters only if its own process dies under it."""
+        if self.envelope is None:
+            return Counters()
+        received = self.envelope.counters
+        returns = self.envelope.delivery_count if self.isolated else 0
+        return Counters(received.attempt, received.crashes + returns, received.unhandled)

@@ -1,0 +1,97 @@
+"""Tells what happens to jobs: one record in the journal for each, and a log line for what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import JsonValue
+
+from rmqjobs.events import Event, EventKind
+from rmqjobs.job import Job
+from rmqjobs.journal import Journal
+from rmqjobs.retry import Dead, Done, RetryIn, Returned, Skipped, Snoozed, Verdict, qualified_name
+from rmqjobs.worker.case import Case
+
+log = logging.getLogger("rmqjobs.worker")
+job_log = logging.getLogger("rmqjobs.job")
+
+_KINDS: Mapping[type, EventKind] = {
+    Done: EventKind.SUCCEEDED,
+    RetryIn: EventKind.RETRIED,
+    Snoozed: EventKind.SNOOZED,
+    Returned: EventKind.RETURNED,
+    Dead: EventKind.DEAD,
+    Skipped: EventKind.SKIPPED,
+}
+_LEVELS = {EventKind.SUCCEEDED: logging.DEBUG, EventKind.SNOOZED: logging.INFO, EventKind.DEAD: logging.ERROR}
+# Names the logging module keeps for itself.
+_TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+class Chronicle:
+    """The worker's voice.
+
+    Args:
+        journal: Takes the records.
+        now: The time of day, aware.
+    """
+
+    def __init__(self, journal: Journal, now: Callable[[], datetime]) -> None:
+        self._journal, self._now = journal, now
+
+    def tell(self, case: Case, verdict: Verdict, *, settled: bool) -> None:
+        """How a job ended, for now."""
+        kind, data = _KINDS[type(verdict)], _about(verdict, case.error)
+        if case.run is not None:
+            data["seconds"] = round(time.monotonic() - case.began, 6)
+        if not settled:
+            log.warning("job ended after its connection was lost: it runs again", extra={"job": case.job_id, **data})
+            return
+        self._record(case, kind, data)
+        level = _LEVELS.get(kind, logging.WARNING)
+        if log.isEnabledFor(level):
+            log.log(level, "job %s", kind.value, extra={"job": case.job_id, "type": case.job_type, **data})
+
+    def report(self, job: Job, kind: str, data: Mapping[str, JsonValue]) -> None:
+        """What a handler says while it runs; callable from any thread."""
+        if kind == "checkpoint":  # travels in the message
+            return
+        if kind == "log":
+            fields = {name: value for name, value in data.items() if name not in _TAKEN}
+            job_log.info(str(data["message"]), extra={"job": job.id, "type": job.type, **fields})
+        event = Event(EventKind(kind), self._now(), job.id, job.type, job.queue, job.attempt, data, self._journal.source)
+        self._journal.record(event)
+
+    async def announce(self, running: Iterable[Case], interval: timedelta) -> None:
+        """Records the start of runs that outlive an interval, until cancelled; for shorter ones the end says it all."""
+        while True:
+            await asyncio.sleep(interval.total_seconds())
+            latest = time.monotonic() - interval.total_seconds()
+            for case in running:
+                if not case.announced and case.began <= latest:
+                    case.announced = True
+                    self._record(case, EventKind.STARTED, {})
+
+    def _record(self, case: Case, kind: EventKind, data: Mapping[str, JsonValue]) -> None:
+        attempt = case.envelope.counters.attempt if case.envelope else 0
+        queue, source = case.delivery.queue, self._journal.source
+        self._journal.record(Event(kind, self._now(), case.job_id, case.job_type, queue, attempt, data, source))
+
+
+def _about(verdict: Verdict, error: BaseException | None) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    if error is not None:
+        data["error"] = f"{qualified_name(type(error))}: {error}"[:500]
+    match verdict:
+        case RetryIn(delay, counters):
+            data |= {"in_seconds": round(delay.total_seconds(), 3), "next_attempt": counters.attempt}
+        case Dead(reason):
+            data["reason"] = reason.value
+        case Skipped(reason):
+            data["reason"] = reason
+    return data

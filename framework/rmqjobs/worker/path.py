@@ -1,0 +1,114 @@
+"""The path of one job: decode, look up, validate, run, decide, settle, tell."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from rmqjobs.errors import JobExpired
+from rmqjobs.execution import Pools, Run
+from rmqjobs.job import Handler, Job
+from rmqjobs.plugins import Registry
+from rmqjobs.retry import RetryPolicy, Verdict, decide
+from rmqjobs.wire.jobs import Envelope, decode
+from rmqjobs.worker.case import Case
+from rmqjobs.worker.chronicle import Chronicle
+from rmqjobs.worker.settlement import Settlement
+
+log = logging.getLogger("rmqjobs.worker")
+
+_NO_POLICY = RetryPolicy()  # of messages that never reach a handler; their verdicts do not depend on it
+
+
+class JobPath:
+    """Takes jobs from delivery to settlement.
+
+    Args:
+        registry: Handlers and hooks.
+        pools: Where handlers run.
+        settlement: Publishes and acknowledges.
+        chronicle: Tells the journal and the log.
+        max_body: Largest body in bytes.
+        roll: Random numbers in [0, 1), for the jitter of retries.
+        now: The time of day, aware.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        pools: Pools,
+        settlement: Settlement,
+        chronicle: Chronicle,
+        *,
+        max_body: int,
+        roll: Callable[[], float],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._registry, self._pools, self._settlement, self._chronicle = registry, pools, settlement, chronicle
+        self._max_body, self._roll, self._now = max_body, roll, now
+        self.open: set[Case] = set()  # cases whose handler runs now
+
+    async def handle(self, case: Case) -> None:
+        """One job. Every failure on the way is an error value for `decide`; nothing is lost by raising."""
+        try:
+            case.result = await self._attempt(case)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a value from here on
+            case.error = error
+        verdict = self._decide(case)
+        settled = await self._settlement.settle(case, verdict)
+        self._chronicle.tell(case, verdict, settled=settled)
+
+    async def _attempt(self, case: Case) -> object:
+        """The handler's result; raises whatever goes wrong on the way to it."""
+        envelope = case.envelope = decode(case.delivery, max_body=self._max_body)
+        handler = case.handler = self._registry.handler(envelope.type)
+        if envelope.expires_at is not None and envelope.expires_at <= self._now():
+            raise JobExpired(f"it had to start before {envelope.expires_at:%Y-%m-%d %H:%M:%S} UTC")
+        payload = handler.validate(envelope.body)
+        run = case.run = Run(handler, payload, envelope.body, self._job(case, envelope, handler))
+        case.began = time.monotonic()
+        self.open.add(case)
+        try:
+            for hook in self._registry.before:
+                hook(job=run.job, payload=payload)
+            return await self._pools.run(run, isolated=case.isolated)
+        finally:
+            self.open.discard(case)
+            envelope.state = run.job.state
+
+    def _decide(self, case: Case) -> Verdict:
+        policy = case.handler.retry if case.handler else _NO_POLICY
+        verdict = decide(policy, case.counters, case.error, roll=self._roll())
+        if case.run is not None:
+            for after in self._registry.after:
+                _watch(after, job=case.run.job, error=case.error)
+            for watcher in self._registry.verdict:
+                _watch(watcher, job=case.run.job, verdict=verdict)
+        return verdict
+
+    def _job(self, case: Case, envelope: Envelope, handler: Handler) -> Job:
+        return Job(
+            id=envelope.id,
+            type=envelope.type,
+            attempt=envelope.counters.attempt,
+            max_attempts=handler.retry.max_attempts,
+            queue=case.delivery.queue,
+            published_at=envelope.published_at,
+            scheduled_for=envelope.scheduled_for,
+            correlation_id=case.delivery.properties.correlation_id,
+            headers=envelope.headers,
+            state=envelope.state,
+            reporter=self._chronicle.report,
+        )
+
+
+def _watch(hook: Callable[..., Any], **arguments: object) -> None:
+    """Calls a hook that only watches: what it raises harms nobody."""
+    try:
+        hook(**arguments)
+    except Exception:
+        log.exception("a hook raised; its job is not affected")

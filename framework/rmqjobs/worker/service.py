@@ -1,0 +1,202 @@
+"""The worker as a service: starts, keeps its consumers, and drains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from rmqjobs.amqp.claiming import claim
+from rmqjobs.amqp.connection import Connection, connection_name
+from rmqjobs.amqp.consuming import ConsumeLink, Delivery, Lease, Subscription
+from rmqjobs.amqp.declaring import declare
+from rmqjobs.amqp.publishing import PublishLink
+from rmqjobs.errors import BrokerError, Interrupted
+from rmqjobs.execution import Pools
+from rmqjobs.execution.lanes import Lane
+from rmqjobs.job import Handler, Pool
+from rmqjobs.journal import Journal
+from rmqjobs.plugins import Registry
+from rmqjobs.settings import Settings
+from rmqjobs.topology import Names, build, consumer_arguments
+from rmqjobs.worker.case import Case
+from rmqjobs.worker.chronicle import Chronicle
+from rmqjobs.worker.path import JobPath
+from rmqjobs.worker.settlement import Settlement
+
+log = logging.getLogger("rmqjobs.worker")
+
+CLAIM_EVERY = 60.0
+SUSPECT_AFTER = 2  # times the broker got a job back, after which it runs alone in a child process
+NACK_DOES_NOT_COUNT = (4, 3)  # older brokers count every return towards the queue's delivery limit
+
+
+class Worker:
+    """Consumes, runs handlers and settles.
+
+    Args:
+        registry: The plugins it serves.
+        settings: Where and how.
+        roll: Random numbers in [0, 1), for the jitter of retries.
+        now: The time of day, aware.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        *,
+        roll: Callable[[], float] = random.random,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._registry, self._settings = registry, settings
+        self._names = Names(settings.prefix)
+        self._topology = build(registry.handlers.values(), settings.prefix)
+        self.name = connection_name("worker")
+        broker, heartbeat = settings.broker, settings.heartbeat
+        # A broker short of memory stops reading from connections that publish: acknowledgements go by another one.
+        self._publishing = PublishLink(broker, name=f"{self.name}:publish", heartbeat=heartbeat, prepare=self._declare)
+        self._journal = Journal(self._publishing, self._names, source=self.name, interval=settings.journal_interval)
+        self._chronicle = Chronicle(self._journal, now)
+        self._pools = Pools(threads=settings.threads, recycle_after=settings.recycle_after)
+        self._settlement = Settlement(
+            self._publishing, self._names, registry, worker=self.name, timeout=settings.publish_timeout, now=now
+        )
+        self._path = JobPath(
+            registry, self._pools, self._settlement, self._chronicle, max_body=settings.max_body, roll=roll, now=now
+        )
+        self._slots = {Pool.ASYNC: settings.concurrency, Pool.THREAD: settings.threads, Pool.PROCESS: settings.children}
+        self._lanes = {pool: Lane(slots, self._handle) for pool, slots in self._slots.items()}
+        self._suspects = Lane(1, self._handle_alone)
+        self._pool_of_queue = {handler.queue: handler.pool for handler in registry.handlers.values()}
+        self._consuming = ConsumeLink(
+            broker,
+            name=self.name,
+            heartbeat=heartbeat,
+            subscriptions=self._subscriptions(),
+            prepare=self._declare,
+            on_delivery=self._take,
+            on_lost=self._let_go,
+            plugins=",".join(plugin.name for plugin in registry.plugins),
+        )
+        self._beside: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Declares the topology and starts consuming.
+
+        Raises:
+            BrokerError: The broker is not there, or refuses us.
+        """
+        await self._consuming.open()
+        self._publishing.open()
+        interval = self._settings.journal_interval
+        beside = (self._journal.run(), self._chronicle.announce(self._path.open, interval), self._claim_unrouted())
+        self._beside = [asyncio.create_task(each) for each in beside]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every expected consumer is there."""
+        return self._consuming.actual == self._consuming.expected
+
+    @property
+    def running(self) -> int:
+        """Jobs between their start and their settlement."""
+        return sum(lane.running for lane in self._all_lanes())
+
+    async def drain(self, grace: timedelta) -> int:
+        """Stops consuming, gives back what has not started, waits, then interrupts and returns the rest.
+
+        Returns:
+            How many running jobs had to be interrupted.
+        """
+        await self._consuming.stop()
+        connection = self._consuming.connection
+        by_nack = connection is not None and connection.broker_version >= NACK_DOES_NOT_COUNT
+        waiting = [delivery for lane in self._all_lanes() for delivery in lane.take_waiting()]
+        await asyncio.gather(*(self._settlement.give_back(delivery, by_nack=by_nack) for delivery in waiting))
+        await self._until_idle(grace)
+        interrupted = [case.run for case in self._path.open if case.run is not None]
+        for run in interrupted:
+            run.stop(Interrupted("the worker drains"))
+        await self._until_idle(self._settings.publish_timeout)
+        await self._close()
+        return len(interrupted)
+
+    async def _close(self) -> None:
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+        await self._journal.flush()
+        await self._pools.close()
+        await self._consuming.close()
+        await self._publishing.close()
+
+    async def _until_idle(self, limit: timedelta) -> None:
+        deadline = time.monotonic() + limit.total_seconds()
+        while self.running and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+
+    # -- deliveries
+
+    def _take(self, delivery: Delivery) -> None:
+        """Sends a delivery to its lane."""
+        headers = delivery.properties.headers
+        returns = headers.get("x-delivery-count", 0) if delivery.redelivered and headers else 0
+        if isinstance(returns, int) and returns >= SUSPECT_AFTER:
+            self._suspects.submit(delivery)
+        else:
+            self._lanes[self._pool_of_queue[delivery.queue]].submit(delivery)
+
+    async def _handle(self, delivery: Delivery) -> None:
+        await self._path.handle(Case(delivery))
+
+    async def _handle_alone(self, delivery: Delivery) -> None:
+        case = Case(delivery, isolated=True)
+        log.warning("suspect runs alone", extra={"job": case.job_id, "type": case.job_type, "queue": delivery.queue})
+        await self._path.handle(case)
+
+    def _let_go(self, lease: Lease) -> None:
+        """The broker hands these deliveries out again."""
+        for lane in self._all_lanes():
+            lane.forget(lambda delivery: delivery.lease is lease)
+        for case in list(self._path.open):
+            if case.delivery.lease is lease and case.handler and case.handler.singleton and case.run:
+                case.run.stop(Interrupted("the connection that held this singleton's lock is lost"))
+
+    def _all_lanes(self) -> list[Lane[Delivery]]:
+        return [*self._lanes.values(), self._suspects]
+
+    # -- what is consumed
+
+    def _subscriptions(self) -> list[Subscription]:
+        queues: dict[str, list[Handler]] = {}
+        for handler in self._registry.handlers.values():
+            queues.setdefault(handler.queue, []).append(handler)
+        return [
+            Subscription(queue, self._names.queue(queue), self._prefetch(handlers[0]), consumer_arguments(handlers))
+            for queue, handlers in sorted(queues.items())
+        ]
+
+    def _prefetch(self, handler: Handler) -> int:
+        if handler.singleton:
+            return 1
+        factor = 1 if handler.pool is Pool.PROCESS else self._settings.prefetch_factor
+        return max(int(self._slots[handler.pool] * factor), 1)
+
+    async def _declare(self, connection: Connection) -> None:
+        await declare(connection, self._topology)
+
+    async def _claim_unrouted(self) -> None:
+        """Jobs that were published before anybody knew their type: now, and every minute."""
+        types, timeout = self._registry.handlers.keys(), self._settings.publish_timeout
+        while True:
+            connection = self._consuming.connection
+            if connection is not None and not connection.closed.done():
+                try:
+                    await claim(connection, self._publishing, self._names, types, timeout)
+                except BrokerError as error:
+                    log.warning("cannot claim unrouted jobs", extra={"because": str(error)})
+            await asyncio.sleep(CLAIM_EVERY)

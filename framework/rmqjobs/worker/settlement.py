@@ -1,0 +1,139 @@
+"""Settles a job: publishes what its verdict asks for, confirmed, and only then acknowledges."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TypeVar, assert_never
+
+from rmqjobs.amqp.consuming import Delivery
+from rmqjobs.amqp.publishing import PublishLink
+from rmqjobs.errors import RmqJobsError
+from rmqjobs.plugins import Registry
+from rmqjobs.retry import Counters, Dead, Done, RetryIn, Returned, Skipped, Snoozed, Verdict
+from rmqjobs.topology import Names
+from rmqjobs.wire import deadletters
+from rmqjobs.wire.jobs import Message, again, kept_headers, reply, resend
+from rmqjobs.worker.case import Case
+
+log = logging.getLogger("rmqjobs.worker")
+
+_PAUSE = 1.0  # seconds between tries to publish what a verdict asks for
+KnownT = TypeVar("KnownT")
+
+
+class Settlement:
+    """Turns verdicts into messages and acknowledgements.
+
+    Args:
+        link: Publishes.
+        names: Where to.
+        registry: Names the plugin's version in dead letters.
+        worker: Names the worker there.
+        timeout: Deadline of one try to publish.
+        now: The time of day, aware.
+    """
+
+    def __init__(
+        self,
+        link: PublishLink,
+        names: Names,
+        registry: Registry,
+        *,
+        worker: str,
+        timeout: timedelta,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._link, self._names, self._registry = link, names, registry
+        self._worker, self._timeout, self._now = worker, timeout, now
+
+    async def settle(self, case: Case, verdict: Verdict) -> bool:
+        """Returns whether the job is settled; if not, its lease is lost and the broker hands it out again."""
+        for message in self._messages(case, verdict):
+            if not await self._publish(message, case.delivery):
+                return False
+        case.delivery.ack()
+        return not case.delivery.lease.is_lost
+
+    async def give_back(self, delivery: Delivery, *, by_nack: bool) -> None:
+        """Returns a job that has not started; without `by_nack` as a new message, so that no return is counted."""
+        if by_nack:
+            delivery.give_back()
+            return
+        queue, properties = self._names.queue(delivery.queue), delivery.properties
+        headers = kept_headers(delivery)
+        message = resend(delivery, "", queue, headers, job_id=properties.message_id, kind=properties.type)
+        if await self._publish(message, delivery):
+            delivery.ack()
+
+    def _messages(self, case: Case, verdict: Verdict) -> list[Message]:
+        """What must be in RabbitMQ before the delivery may go."""
+        match verdict:
+            case Done():
+                return self._reply(case, "done", case.result)
+            case RetryIn(delay, counters):
+                return [self._again(case, counters, delay, failed=True)]
+            case Snoozed(until, delay):
+                wait = until - self._now() if until else delay
+                return [self._again(case, case.counters, wait or timedelta(0))]
+            case Returned():
+                return [self._again(case, case.counters, timedelta(0))]
+            case Dead():
+                return [self._dead_letter(case, verdict), *self._reply(case, "dead", {"reason": verdict.reason.value})]
+            case Skipped():
+                return []
+            case _:
+                assert_never(verdict)
+
+    def _again(self, case: Case, counters: Counters, delay: timedelta, *, failed: bool = False) -> Message:
+        delivery, envelope = case.delivery, _known(case.envelope)
+        return again(
+            self._names,
+            delivery,
+            envelope,
+            counters=counters,
+            delay=delay,
+            queue=delivery.queue,
+            now=self._now(),
+            failed=failed,
+        )
+
+    def _dead_letter(self, case: Case, verdict: Dead) -> Message:
+        error_type, message, traceback = deadletters.error_text(_known(case.error))
+        cause = deadletters.Cause(
+            reason=verdict.reason,
+            error_type=error_type,
+            message=message,
+            traceback=traceback,
+            attempts=case.counters.attempt if case.run else case.counters.attempt - 1,
+            queue=case.delivery.queue,
+            worker=self._worker,
+            plugin_version=self._registry.version_of(case.handler.plugin) if case.handler else "",
+        )
+        return deadletters.bury(self._names, case.delivery, cause, job_id=case.job_id, failed_at=self._now())
+
+    def _reply(self, case: Case, status: str, result: object) -> list[Message]:
+        if case.envelope is None or not case.delivery.properties.reply_to:
+            return []
+        return [reply(case.delivery, case.envelope, status, result)]
+
+    async def _publish(self, message: Message, delivery: Delivery) -> bool:
+        """Publishes until confirmed; gives up only when the delivery is no longer ours to settle."""
+        while not delivery.lease.is_lost:
+            try:
+                await self._link.publish(message, self._timeout)
+            except RmqJobsError as error:
+                log.warning("cannot settle yet", extra={"job": message.message_id, "because": str(error)})
+                await asyncio.sleep(_PAUSE)
+            else:
+                return True
+        return False
+
+
+def _known(value: KnownT | None) -> KnownT:
+    """A part that every case with this verdict has: only a decoded job runs again, only an error kills."""
+    if value is None:
+        raise AssertionError("a verdict without what it is about")
+    return value
