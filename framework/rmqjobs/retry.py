@@ -78,7 +78,7 @@ class RetryPolicy:
 # A job type nobody handles yet: in a rolling deploy the worker that knows it is about to come.
 UNHANDLED = RetryPolicy(max_attempts=5, first_delay=timedelta(seconds=5), max_delay=timedelta(minutes=5))
 # A dead child may have been killed for its neighbours' memory: wait a moment before the next try.
-CRASHED = RetryPolicy(max_attempts=MAX_CRASHES, first_delay=timedelta(seconds=5))
+CRASHED = RetryPolicy(max_attempts=MAX_CRASHES, first_delay=timedelta(seconds=2))
 
 
 class DeadReason(StrEnum):

@@ -26,7 +26,7 @@ MAX_NAME_BYTES = 60
 def parse_duration(value: object) -> object:
     """`"25s"`, `"1h30m"` or a number of seconds as a `timedelta`; anything else is left for pydantic (ISO 8601)."""
     if isinstance(value, str):
-        seconds = timeparse(value)
+        seconds = float(value) if value.isdigit() else timeparse(value)
         return value if seconds is None else timedelta(seconds=seconds)
     return value
 

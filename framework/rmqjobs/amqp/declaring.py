@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rmqjobs.amqp.connection import Channel, Connection
 from rmqjobs.errors import BrokerError, PermissionMissing
-from rmqjobs.topology import Binding, Topology
+from rmqjobs.topology import Binding, Exchange, Topology
 
 
 async def declare(connection: Connection, topology: Topology) -> None:
@@ -15,15 +15,19 @@ async def declare(connection: Connection, topology: Topology) -> None:
         PermissionMissing: The user may not configure it.
     """
     channel = await connection.channel()
-    # Exchanges and queues that a later exchange's arrival announces come first: the jobs exchange is the last of all.
+    # The last exchange is the entrance: whoever sees it takes the rest for granted.
     *others, entrance = topology.exchanges
     for exchange in others:
-        await _declare_exchange(channel, exchange.name, exchange.kind, dict(exchange.arguments))
+        await _declare_exchange(channel, exchange)
     for queue in topology.queues:
         await channel.call("queue_declare", queue=queue.name, durable=True, arguments=dict(queue.arguments))
-    await _declare_exchange(channel, entrance.name, entrance.kind, dict(entrance.arguments))
     for binding in topology.bindings:
-        await _bind(channel, binding)
+        if binding.source != entrance.name:
+            await _bind(channel, binding)
+    await _declare_exchange(channel, entrance)
+    for binding in topology.bindings:
+        if binding.source == entrance.name:
+            await _bind(channel, binding)
     for binding in topology.obsolete:
         await channel.call("queue_unbind", queue=binding.destination, exchange=binding.source, routing_key=binding.key)
     await channel.close()
@@ -42,8 +46,14 @@ async def ensure(connection: Connection, entrance: str, topology: Topology) -> N
         await channel.close()
 
 
-async def _declare_exchange(channel: Channel, name: str, kind: str, arguments: dict[str, object]) -> None:
-    await channel.call("exchange_declare", exchange=name, exchange_type=kind, durable=True, arguments=arguments)
+async def _declare_exchange(channel: Channel, exchange: Exchange) -> None:
+    await channel.call(
+        "exchange_declare",
+        exchange=exchange.name,
+        exchange_type=exchange.kind,
+        durable=True,
+        arguments=dict(exchange.arguments),
+    )
 
 
 async def _bind(channel: Channel, binding: Binding) -> None:

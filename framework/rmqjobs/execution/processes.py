@@ -27,10 +27,12 @@ class _Child:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     runs: int = 0
+    killed: bool = False
 
     def kill(self) -> None:
-        """Ends the child and everything it has started: it leads a session of its own."""
-        if self.process.returncode is None:
+        """Ends the child and everything it has started, also when it is dead already: it leads a session of its own."""
+        if not self.killed:  # once, and soon after its death: later the number may be somebody else's
+            self.killed = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
 

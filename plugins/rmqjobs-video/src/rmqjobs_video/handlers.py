@@ -66,6 +66,7 @@ def _post(payload: Payload, url: str, job: Job) -> None:
     try:
         urllib.request.urlopen(request, timeout=_TIMEOUT).close()  # noqa: S310
     except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
         if error.code == _TOO_MANY_REQUESTS or error.code >= _SERVER_ERRORS:
             raise Retry(f"{url} answered {error.code}") from error
         raise Reject(f"{url} answered {error.code}: it will not take this") from error

@@ -1,0 +1,196 @@
+"""A plugin for tests, and small ways to wait for things to be so."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import aio_pika
+from rmqjobs import AsyncPublisher, Job, Payload, Plugin, Reject, Retry, RetryPolicy, Settings, Snooze
+from rmqjobs.amqp.control import desk
+from rmqjobs.deadletters.review import Review
+from rmqjobs.deadletters.selection import Selection
+from rmqjobs.journal import follow
+from rmqjobs.plugins import Registry, registry_of
+from rmqjobs.topology import build
+from rmqjobs.wire.deadletters import DeadLetter
+from rmqjobs.worker import Worker
+
+Condition = Callable[[], Any]
+
+
+class Note(Payload, type="demo.note"):
+    text: str
+    n: int = 0
+
+
+class Act(Payload, type="demo.act"):
+    """Does what it says, in the way it says."""
+
+    what: str = "ok"
+    n: int = 0
+
+
+class Slow(Payload, type="demo.slow"):
+    seconds: float = 0.1
+    n: int = 0
+
+
+class Heavy(Payload, type="demo.heavy"):
+    what: str = "ok"
+
+
+class Alone(Payload, type="demo.alone"):
+    n: int = 0
+
+
+class Stage:
+    """A plugin whose handlers write down what they did."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Any, ...]] = []
+        self.running = 0
+        self.most = 0
+        self.plugin = Plugin("demo", retry=RetryPolicy(max_attempts=3, first_delay=timedelta(seconds=1), jitter=0))
+        self._declare()
+
+    @property
+    def registry(self) -> Registry:
+        return registry_of(self.plugin)
+
+    def _declare(self) -> None:
+        @self.plugin.handler
+        async def note(payload: Note, job: Job) -> int:
+            self.seen.append(("note", payload.text, payload.n, job.attempt))
+            return payload.n + 1
+
+        @self.plugin.handler
+        async def act(payload: Act, job: Job) -> None:
+            self.seen.append((payload.what, job.attempt, time.time()))
+            await self._act(payload.what, job)
+
+        @self.plugin.handler
+        def slow(payload: Slow, job: Job) -> None:
+            self.seen.append(("slow", payload.n, job.attempt))
+            time.sleep(payload.seconds)
+
+        self.plugin.handler(heavy, pool="process", max_runtime=timedelta(seconds=2))
+
+        @self.plugin.handler(singleton=True)
+        async def alone(payload: Alone) -> None:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            await asyncio.sleep(0.05)
+            self.running -= 1
+            self.seen.append(("alone", payload.n))
+
+    async def _act(self, what: str, job: Job) -> None:
+        match what:
+            case "fail":
+                raise ValueError(f"boom {job.attempt}")
+            case "fail twice" if job.attempt < 3:
+                raise ValueError(f"boom {job.attempt}")
+            case "reject":
+                raise Reject("never")
+            case "retry" if job.attempt == 1:
+                raise Retry("busy", after=timedelta(seconds=1))
+            case "snooze" if job.state is None:
+                job.checkpoint("slept")
+                raise Snooze(for_=timedelta(seconds=1))
+            case "wait":
+                await asyncio.sleep(60)
+            case "resume":
+                self.seen.append(("state", job.state))
+                if job.state is None:
+                    job.checkpoint({"page": 4})
+                    await asyncio.sleep(60)
+            case "report":
+                job.progress(1, 2, "half")
+                job.log("hello", colour="blue")
+                await asyncio.sleep(0.2)
+
+
+def heavy(payload: Heavy, job: Job) -> str:
+    import os
+
+    match payload.what:
+        case "die":
+            os._exit(9)
+        case "hang":
+            time.sleep(60)
+        case "fail":
+            raise ValueError(f"heavy boom {job.attempt}")
+    return "heavy result"
+
+
+def declared_names(prefix: str) -> tuple[list[str], list[str]]:
+    topology = build(Stage().plugin.rmqjobs_handlers(), prefix)
+    return [queue.name for queue in topology.queues], [exchange.name for exchange in topology.exchanges]
+
+
+@asynccontextmanager
+async def working(stage: Stage, settings: Settings, *, grace: float = 5) -> AsyncIterator[Worker]:
+    """A worker for as long as the context lasts; it drains at the end."""
+    worker = Worker(stage.registry, settings)
+    await worker.start()
+    try:
+        yield worker
+    finally:
+        await worker.drain(timedelta(seconds=grace))
+
+
+@asynccontextmanager
+async def publishing(settings: Settings) -> AsyncIterator[AsyncPublisher]:
+    async with AsyncPublisher(settings=settings) as publisher:
+        yield publisher
+
+
+async def until(condition: Condition, *, timeout: float = 15) -> Any:
+    """Waits until the condition holds and returns what it gave."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found = condition()
+        if asyncio.iscoroutine(found):
+            found = await found
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not so within {timeout} s"
+        await asyncio.sleep(0.02)
+
+
+async def dead_letters(settings: Settings, queue: str = "demo") -> list[DeadLetter]:
+    async with desk(settings) as connection:
+        return [letter async for letter in Review(connection, settings, by="test").letters(queue, Selection())]
+
+
+async def a_dead_letter(settings: Settings, queue: str = "demo") -> DeadLetter:
+    """The one dead letter there is, once it is there."""
+    letters: list[DeadLetter] = await until(lambda: dead_letters(settings, queue))
+    assert len(letters) == 1, letters
+    return letters[0]
+
+
+async def depth(settings: Settings, queue: str) -> int:
+    """Ready messages of a queue by its short name; 0 when it does not exist."""
+    async with desk(settings) as connection:
+        return await connection.depth(f"{settings.prefix}.{queue}") or 0
+
+
+async def events(settings: Settings) -> list[tuple[str, str]]:
+    return [(event.kind.value, event.job_type) async for event in follow(settings, start="first", stop_at_end=True)]
+
+
+@asynccontextmanager
+async def raw_channel(settings: Settings) -> AsyncIterator[aio_pika.abc.AbstractChannel]:
+    """A channel that knows nothing of us: publishes anything."""
+    connection = await aio_pika.connect(settings.url)
+    async with connection:
+        yield await connection.channel()
+
+
+async def publish_raw(settings: Settings, body: bytes, *, key: str, exchange: str = "jobs", **properties: Any) -> None:
+    async with raw_channel(settings) as channel:
+        target = await channel.get_exchange(f"{settings.prefix}.{exchange}", ensure=False)
+        await target.publish(aio_pika.Message(body, **properties), routing_key=key)

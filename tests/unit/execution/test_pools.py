@@ -1,0 +1,184 @@
+"""Every way a handler can end, in every pool; child processes are real."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from rmqjobs.errors import ChildDied, Interrupted, Reject, RemoteError, Retry, Snooze, TimeLimitExceeded
+from rmqjobs.execution import Pools, Run
+from rmqjobs.job import Handler, Job, Pool
+
+from tests.unit.execution.handlers import Do, work, work_async
+
+MakeRun = Callable[..., Run]
+
+
+@pytest.fixture
+async def pools() -> AsyncIterator[Pools]:
+    pools = Pools(threads=2, recycle_after=2)
+    yield pools
+    await pools.close()
+
+
+def a_run(what: str, pool: Pool, *, limit: float = 20, path: str = "", reports: list[object] | None = None) -> Run:
+    function = work_async if pool is Pool.ASYNC else work
+    handler = Handler(function, Do, pool, "test", max_runtime=timedelta(seconds=limit), wants_job=True)
+    payload = Do(what=what, path=path)
+
+    def report(_job: Job, kind: str, data: object) -> None:
+        if reports is not None:
+            reports.append((kind, data))
+
+    return Run(handler, payload, payload.model_dump_json().encode(), Job("1", "test.do", attempt=3, reporter=report))
+
+
+EVERYWHERE = pytest.mark.parametrize("pool", list(Pool))
+
+
+@EVERYWHERE
+async def test_a_result_comes_back(pools: Pools, pool: Pool) -> None:
+    result = await pools.run(a_run("return", pool))
+    assert result["attempt"] == 3  # type: ignore[index]
+    assert (result["pid"] == os.getpid()) == (pool is not Pool.PROCESS)  # type: ignore[index]
+
+
+@EVERYWHERE
+async def test_reports_and_checkpoints_reach_the_worker(pools: Pools, pool: Pool) -> None:
+    reports: list[object] = []
+    run = a_run("report", pool, reports=reports)
+    assert await pools.run(run) == {"page": 4}
+    assert reports == [("progress", {"done": 1, "total": 2, "note": "half"}), ("checkpoint", {"state": {"page": 4}})]
+    assert run.job.state == {"page": 4}
+
+
+@EVERYWHERE
+async def test_signals_keep_their_meaning(pools: Pools, pool: Pool) -> None:
+    with pytest.raises(Retry) as retry:
+        await pools.run(a_run("retry", pool))
+    with pytest.raises(Reject, match="no"):
+        await pools.run(a_run("reject", pool))
+    with pytest.raises(Snooze) as snooze:
+        await pools.run(a_run("snooze", pool))
+    assert (retry.value.after, retry.value.reason) == (timedelta(seconds=9), "later")
+    assert snooze.value.for_ == timedelta(seconds=3)
+
+
+async def test_an_exception_of_a_child_is_plain_data(pools: Pools) -> None:
+    with pytest.raises(RemoteError, match="nobody there") as caught:
+        await pools.run(a_run("raise", Pool.PROCESS))
+    assert caught.value.types[:3] == ("ConnectionRefusedError", "ConnectionError", "OSError")
+    assert "handlers.py" in caught.value.traceback
+
+
+async def test_what_cannot_be_pickled_costs_nothing(pools: Pools) -> None:
+    with pytest.raises(RemoteError, match="cannot be pickled"):
+        await pools.run(a_run("unpicklable", Pool.PROCESS))
+    assert "lambda" in str(await pools.run(a_run("odd", Pool.PROCESS)))
+
+
+@pytest.mark.parametrize(("what", "said"), [("exit", "exited with code 3"), ("segfault", "killed by SIGSEGV")])
+async def test_a_dead_child_costs_its_job_alone(pools: Pools, what: str, said: str) -> None:
+    neighbour = asyncio.create_task(pools.run(a_run("report", Pool.PROCESS)))
+    with pytest.raises(ChildDied, match=said):
+        await pools.run(a_run(what, Pool.PROCESS))
+    assert await neighbour == {"page": 4}
+    assert await pools.run(a_run("report", Pool.PROCESS)) == {"page": 4}
+
+
+async def test_sys_exit_is_a_failure_like_any_other(pools: Pools) -> None:
+    with pytest.raises(RemoteError) as caught:
+        await pools.run(a_run("sys.exit", Pool.PROCESS))
+    assert caught.value.types[0] == "SystemExit"
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        await pools.run(a_run("sys.exit", Pool.THREAD))
+
+
+async def test_a_handler_that_forks_answers_once(pools: Pools) -> None:
+    assert await pools.run(a_run("fork", Pool.PROCESS)) == "the original"
+    assert await pools.run(a_run("report", Pool.PROCESS)) == {"page": 4}
+
+
+@pytest.mark.parametrize("what", ["sleep", "deaf"])
+async def test_the_time_limit_kills_a_child_for_certain(pools: Pools, what: str) -> None:
+    async with asyncio.timeout(10):
+        with pytest.raises(TimeLimitExceeded, match=r"handlers\.work .* 0:00:01"):
+            await pools.run(a_run(what, Pool.PROCESS, limit=1))
+
+
+async def test_what_a_dead_child_has_started_dies_with_it(pools: Pools, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    with pytest.raises(ChildDied):
+        await pools.run(a_run("grandchild", Pool.PROCESS, path=str(mark)))
+    await asyncio.sleep(2.5)
+    assert not mark.exists()
+
+
+async def test_the_time_limit_interrupts_a_thread_between_bytecodes(pools: Pools) -> None:
+    run = a_run("spin", Pool.THREAD, limit=0.2)
+    try:
+        assert await pools.run(run) == "cancelled"  # it looked at job.cancelled first: its work is done
+    except TimeLimitExceeded:
+        pass
+    assert run.job.cancelled
+    assert await pools.run(a_run("report", Pool.THREAD)) == {"page": 4}
+
+
+async def test_the_time_limit_cancels_a_coroutine(pools: Pools) -> None:
+    async def forever(payload: Do) -> None:
+        await asyncio.sleep(30)
+
+    handler = Handler(forever, Do, Pool.ASYNC, "test", max_runtime=timedelta(seconds=0.1))
+    with pytest.raises(TimeLimitExceeded):
+        await pools.run(Run(handler, Do(what=""), b"{}", Job("1", "test.do")))
+    await asyncio.sleep(0)  # the cancellation is used up: the task goes on
+
+
+async def test_a_stop_in_the_moment_of_return_does_not_hit_what_follows(pools: Pools) -> None:
+    runs: list[Run] = []
+
+    async def stops_itself(payload: Do) -> str:
+        runs[0].stop(Interrupted("late"))
+        return "done"
+
+    handler = Handler(stops_itself, Do, Pool.ASYNC, "test")
+    runs.append(Run(handler, Do(what=""), b"{}", Job("1", "test.do")))
+    assert await pools.run(runs[0]) == "done"
+    await asyncio.sleep(0.01)
+
+
+@EVERYWHERE
+async def test_a_stop_ends_the_run_with_its_reason(pools: Pools, pool: Pool) -> None:
+    if pool is Pool.ASYNC:
+
+        async def forever(payload: Do) -> None:
+            await asyncio.sleep(30)
+
+        run = Run(Handler(forever, Do, pool, "test"), Do(what=""), b"{}", Job("1", "test.do"))
+    else:
+        run = a_run("spin" if pool is Pool.THREAD else "sleep", pool)
+    ended = asyncio.create_task(pools.run(run))
+    await asyncio.sleep(0.5)
+    run.stop(Interrupted("the worker drains"))
+    try:
+        assert await ended == "cancelled"
+        assert pool is Pool.THREAD
+    except Interrupted as error:
+        assert str(error) == "the worker drains"
+
+
+async def test_children_are_replaced_after_so_many_jobs(pools: Pools) -> None:
+    pids = [(await pools.run(a_run("return", Pool.PROCESS)))["pid"] for _ in range(4)]  # type: ignore[index]
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
+async def test_an_isolated_run_leaves_this_process_whatever_its_pool(pools: Pools) -> None:
+    result = await pools.run(a_run("return", Pool.ASYNC), isolated=True)
+    assert result["pid"] != os.getpid()  # type: ignore[index]
+
+
+async def test_many_threads_results_arrive(pools: Pools) -> None:
+    results = await asyncio.gather(*(pools.run(a_run("return", Pool.THREAD)) for _ in range(500)))
+    assert len(results) == 500

@@ -1,0 +1,92 @@
+"""What a plugin accepts as a handler, and what it says about the rest."""
+
+from datetime import timedelta
+
+import pytest
+from rmqjobs.errors import PluginError
+from rmqjobs.job import Job, Payload, Pool
+from rmqjobs.plugin import Plugin
+from rmqjobs.retry import RetryPolicy
+
+
+class Greet(Payload, type="hello.greet"):
+    name: str
+
+
+class Untyped(Payload):
+    name: str
+
+
+async def quick(payload: Greet) -> None: ...
+def slow(payload: Greet, job: Job) -> None: ...
+
+
+def test_async_functions_run_on_the_loop_and_plain_ones_in_threads() -> None:
+    plugin = Plugin("hello")
+    plugin.handler(quick)
+    plugin.handler(slow)
+    one, two = plugin.rmqjobs_handlers()
+    assert (one.pool, one.queue, one.wants_job) == (Pool.ASYNC, "hello", False)
+    assert (two.pool, two.queue, two.wants_job) == (Pool.THREAD, "hello.thread", True)
+
+
+def test_the_decorator_returns_the_function_itself() -> None:
+    assert Plugin("hello").handler(quick) is quick
+    assert Plugin("hello").handler(singleton=True)(quick) is quick
+
+
+def test_options_of_the_plugin_count_until_a_handler_sets_its_own() -> None:
+    plugin = Plugin("hello", retry=RetryPolicy(max_attempts=2), max_runtime=timedelta(minutes=1))
+    plugin.handler(quick)
+    plugin.handler(slow, retry=RetryPolicy(max_attempts=9), max_runtime=timedelta(hours=1))
+    one, two = plugin.rmqjobs_handlers()
+    assert (one.retry.max_attempts, one.max_runtime) == (2, timedelta(minutes=1))
+    assert (two.retry.max_attempts, two.max_runtime) == (9, timedelta(hours=1))
+
+
+def test_a_singleton_has_a_queue_of_its_own() -> None:
+    plugin = Plugin("hello")
+    plugin.handler(quick, singleton=True)
+    assert plugin.rmqjobs_handlers()[0].queue == "hello.greet"
+
+
+def no_annotation(payload) -> None: ...  # type: ignore[no-untyped-def]
+def wrong_annotation(payload: dict[str, str]) -> None: ...
+def untyped_payload(payload: Untyped) -> None: ...
+def too_many(payload: Greet, job: Job, more: int) -> None: ...
+def nothing() -> None: ...
+def wrong_second(payload: Greet, job: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "said"),
+    [
+        (no_annotation, {}, "no annotation"),
+        (wrong_annotation, {}, "not a Payload class"),
+        (untyped_payload, {}, "not a Payload class with a job type"),
+        (too_many, {}, "3 parameters"),
+        (nothing, {}, "0 parameters"),
+        (wrong_second, {}, "is not a Job"),
+        (slow, {"pool": "async"}, "block the event loop"),
+        (quick, {"pool": "thread"}, "cannot run in a thread"),
+        (slow, {"queue": "Nice Queue"}, "queue name"),
+        (slow, {"queue": "video.dead"}, "queue name"),
+    ],
+)
+def test_what_cannot_be_a_handler_is_refused_with_the_reason(function: object, options: dict[str, str], said: str) -> None:
+    with pytest.raises(PluginError, match=said) as caught:
+        Plugin("hello").handler(function, **options)  # type: ignore[call-overload]
+    assert "'hello'" in str(caught.value)
+
+
+def test_a_process_handler_must_be_importable() -> None:
+    def inner(payload: Greet) -> None: ...
+
+    with pytest.raises(PluginError, match="cannot import it"):
+        Plugin("hello").handler(inner, pool="process")
+
+
+@pytest.mark.parametrize("name", ["", "Video", "a.b", "dead", "x" * 41, "due"])
+def test_a_plugin_name_that_would_clash_or_break_is_refused(name: str) -> None:
+    with pytest.raises(PluginError, match="name"):
+        Plugin(name)
