@@ -3,10 +3,11 @@
 import asyncio
 import os
 import secrets
-from datetime import timedelta
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 
 import pytest
+
 from rmqjobs.amqp.connection import connect
 from rmqjobs.errors import BrokerError
 from rmqjobs.settings import Settings

@@ -1,6 +1,7 @@
 """A plugin for tests, and small ways to wait for things to be so."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import aio_pika
+
 from rmqjobs import AsyncPublisher, Job, Payload, Plugin, Reject, Retry, RetryPolicy, Settings, Snooze
 from rmqjobs.amqp.control import desk
 from rmqjobs.deadletters.review import Review
@@ -76,7 +78,7 @@ class Stage:
             self.seen.append(("slow", payload.n, job.attempt))
             time.sleep(payload.seconds)
 
-        self.plugin.handler(heavy, pool="process", max_runtime=timedelta(seconds=2))
+        self.plugin.handler(pool="process", max_runtime=timedelta(seconds=2))(heavy)
 
         @self.plugin.handler(singleton=True)
         async def alone(payload: Alone) -> None:
@@ -113,8 +115,6 @@ class Stage:
 
 
 def heavy(payload: Heavy, job: Job) -> str:
-    import os
-
     match payload.what:
         case "die":
             os._exit(9)

@@ -11,7 +11,7 @@ import re
 import typing
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import pluggy
 
@@ -27,6 +27,7 @@ _QUEUE = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}(\.[a-z0-9_-]+)*")
 # Last words of our own queue names; a work queue of this name would share one with them.
 RESERVED = frozenset({"dead", "dropped", "unrouted", "journal", "scheduler", "control", "due", "jobs", "events", "delay"})
 
+PoolName = Literal["async", "thread", "process"]
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
@@ -59,16 +60,30 @@ class Plugin:
         self._max_runtime = max_runtime
         self._handlers: list[Handler] = []
 
+    @overload
+    def handler(self, function: FunctionT) -> FunctionT: ...
+
+    @overload
     def handler(
         self,
-        function: FunctionT | None = None,
         *,
-        pool: Literal["async", "thread", "process"] | None = None,
+        pool: PoolName | None = None,
         queue: str | None = None,
         max_runtime: timedelta | None = None,
         retry: RetryPolicy | None = None,
         singleton: bool = False,
-    ) -> Any:
+    ) -> Callable[[FunctionT], FunctionT]: ...
+
+    def handler(
+        self,
+        function: FunctionT | None = None,
+        *,
+        pool: PoolName | None = None,
+        queue: str | None = None,
+        max_runtime: timedelta | None = None,
+        retry: RetryPolicy | None = None,
+        singleton: bool = False,
+    ) -> FunctionT | Callable[[FunctionT], FunctionT]:
         """Registers a function as the handler of its payload's job type; use it with or without arguments.
 
         Args:

@@ -288,7 +288,8 @@ class _Engine:
     def __init__(self, settings: Settings, app_id: str | None) -> None:
         self.pid = os.getpid()
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="rmqjobs-publisher", daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rmqjobs-publisher", daemon=True)
+        self._thread.start()
         self.publisher = self.wait(self._make(settings, app_id))
 
     def wait(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
@@ -298,6 +299,8 @@ class _Engine:
     def close(self) -> None:
         self.wait(self.publisher.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     @staticmethod
     async def _make(settings: Settings, app_id: str | None) -> AsyncPublisher:

@@ -6,6 +6,7 @@ Order: flag, then environment (`RMQJOBS_…`), then file (`rmqjobs.toml`), then 
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,16 +20,16 @@ from pytimeparse.timeparse import timeparse
 from rmqjobs.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "RMQJOBS_"
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
-MAX_NAME_BYTES = 60
 
 
 def parse_duration(value: object) -> object:
     """`"25s"`, `"1h30m"` or a number of seconds as a `timedelta`; anything else is left for pydantic (ISO 8601)."""
-    if isinstance(value, str):
-        seconds = float(value) if value.isdigit() else timeparse(value)
-        return value if seconds is None else timedelta(seconds=seconds)
-    return value
+    if not isinstance(value, str):
+        return value
+    seconds = float(value) if _NUMBER.fullmatch(value) else timeparse(value)
+    return value if seconds is None else timedelta(seconds=seconds)
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]

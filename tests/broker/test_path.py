@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import aio_pika
 import pytest
-from rmqjobs import Settings
 
+from rmqjobs import Settings
 from tests.helpers import (
     Act,
     Alone,

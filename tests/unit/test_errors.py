@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from rmqjobs import errors
 from rmqjobs.errors import RmqJobsError, Signal, Snooze
 

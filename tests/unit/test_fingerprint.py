@@ -1,6 +1,7 @@
 """Equal failures share a fingerprint; different ones do not."""
 
 import pytest
+
 from rmqjobs.fingerprint import fingerprint, normalised
 
 TRACE = """Traceback (most recent call last):

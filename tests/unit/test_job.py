@@ -1,6 +1,7 @@
 """Payloads, job types and the job a handler sees."""
 
 import pytest
+
 from rmqjobs.errors import InvalidPayload, MalformedMessage
 from rmqjobs.job import Handler, Job, Payload, Pool, check_job_type
 

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+
 from rmqjobs.errors import PluginError
 from rmqjobs.job import Job, Payload, Pool
 from rmqjobs.plugin import Plugin
@@ -38,7 +39,7 @@ def test_the_decorator_returns_the_function_itself() -> None:
 def test_options_of_the_plugin_count_until_a_handler_sets_its_own() -> None:
     plugin = Plugin("hello", retry=RetryPolicy(max_attempts=2), max_runtime=timedelta(minutes=1))
     plugin.handler(quick)
-    plugin.handler(slow, retry=RetryPolicy(max_attempts=9), max_runtime=timedelta(hours=1))
+    plugin.handler(retry=RetryPolicy(max_attempts=9), max_runtime=timedelta(hours=1))(slow)
     one, two = plugin.rmqjobs_handlers()
     assert (one.retry.max_attempts, one.max_runtime) == (2, timedelta(minutes=1))
     assert (two.retry.max_attempts, two.max_runtime) == (9, timedelta(hours=1))
@@ -46,7 +47,7 @@ def test_options_of_the_plugin_count_until_a_handler_sets_its_own() -> None:
 
 def test_a_singleton_has_a_queue_of_its_own() -> None:
     plugin = Plugin("hello")
-    plugin.handler(quick, singleton=True)
+    plugin.handler(singleton=True)(quick)
     assert plugin.rmqjobs_handlers()[0].queue == "hello.greet"
 
 
@@ -75,7 +76,7 @@ def wrong_second(payload: Greet, job: str) -> None: ...
 )
 def test_what_cannot_be_a_handler_is_refused_with_the_reason(function: object, options: dict[str, str], said: str) -> None:
     with pytest.raises(PluginError, match=said) as caught:
-        Plugin("hello").handler(function, **options)  # type: ignore[call-overload]
+        Plugin("hello").handler(**options)(function)  # type: ignore[call-overload]
     assert "'hello'" in str(caught.value)
 
 
@@ -83,7 +84,7 @@ def test_a_process_handler_must_be_importable() -> None:
     def inner(payload: Greet) -> None: ...
 
     with pytest.raises(PluginError, match="cannot import it"):
-        Plugin("hello").handler(inner, pool="process")
+        Plugin("hello").handler(pool="process")(inner)
 
 
 @pytest.mark.parametrize("name", ["", "Video", "a.b", "dead", "x" * 41, "due"])

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from rmqjobs import plugins
 from rmqjobs.errors import NoHandler, PluginError
 from rmqjobs.job import Job, Payload

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+
 from rmqjobs.errors import ConfigurationError
 from rmqjobs.settings import Broker, Endpoint, Settings, mask_url
 

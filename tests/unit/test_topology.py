@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from rmqjobs.job import Payload
 from rmqjobs.plugin import Plugin
 from rmqjobs.topology import LADDER_LEVELS, MAX_DELAY, Names, Topology, build, delay_route, job_type_of_key

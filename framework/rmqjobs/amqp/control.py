@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,7 +32,10 @@ from rmqjobs.errors import (
 from rmqjobs.settings import Broker, Endpoint, Settings
 from rmqjobs.wire.jobs import Message
 
+log = logging.getLogger("rmqjobs.control")
+
 CONNECT_TIMEOUT = 5.0
+MOST_HELD = 65_535
 _IDLE = 1.0
 _TURN = 10.0  # seconds a review waits for the one before it
 
@@ -60,10 +64,12 @@ class Held:
     routing_key: str
     properties: _Properties
     raw: AbstractIncomingMessage
+    removed: bool = False
 
     async def remove(self) -> None:
         """Takes it out of the queue for good; only after what replaces it is confirmed."""
         await self.raw.ack()
+        self.removed = True
 
 
 class Desk:
@@ -150,16 +156,24 @@ class Desk:
     async def _all_of(self, channel: AbstractChannel, queue: str) -> AsyncIterator[Held]:
         raw = await channel.get_underlay_channel()
         count = (await raw.queue_declare(queue, passive=True)).message_count or 0
+        # Without a prefetch a quorum queue stops at 2,000; the largest there is is that of a 16-bit number.
+        await channel.set_qos(prefetch_count=MOST_HELD)
         arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
         source = await channel.get_queue(queue, ensure=False)
         await source.consume(arrived.put)
+        kept = 0
         for _ in range(count):
+            if kept == MOST_HELD:
+                log.warning("looked at the first part only", extra={"queue": queue, "seen": MOST_HELD, "waiting": count})
+                return
             try:
                 async with asyncio.timeout(_TURN):
                     message = await arrived.get()
             except TimeoutError:
                 raise ReviewInProgress(f"another review took {queue!r}. Try again") from None
-            yield _held(message)
+            held = _held(message)
+            yield held
+            kept += not held.removed
 
 
 @asynccontextmanager
@@ -267,7 +281,7 @@ def _opening_error(broker: Broker, endpoint: Endpoint, error: BaseException) -> 
     text = str(error) or type(error).__name__
     if isinstance(error, aiormq_errors.ProbableAuthenticationError) or "ACCESS_REFUSED" in text:
         return AuthenticationFailed(endpoint, broker.user)
-    if "vhost" in text or "NOT_ALLOWED" in text:
+    if "vhost" in text or "Connection.OpenOk" in text:  # the only thing a broker refuses at this point
         return VhostNotFound(endpoint, broker.vhost, broker.user)
     if isinstance(error, ssl.SSLError) or "SSL" in text:
         return TlsFailed(endpoint, text)

@@ -85,7 +85,9 @@ def _load(reference: str) -> Any:
 def main() -> None:
     """Serves the socket whose descriptor is the first argument."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides what Ctrl-C means
-    _Child(socket.socket(fileno=int(sys.argv[1]))).serve()
+    descriptor = int(sys.argv[1])
+    os.set_inheritable(descriptor, False)
+    _Child(socket.socket(fileno=descriptor)).serve()
 
 
 if __name__ == "__main__":

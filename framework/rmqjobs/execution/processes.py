@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rmqjobs.errors import ChildDied
@@ -26,8 +26,12 @@ class _Child:
     process: asyncio.subprocess.Process
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    watcher: asyncio.Task[None] = field(init=False)
     runs: int = 0
     killed: bool = False
+
+    def __post_init__(self) -> None:
+        self.watcher = asyncio.create_task(self.watch())
 
     def kill(self) -> None:
         """Ends the child and everything it has started, also when it is dead already: it leads a session of its own."""
@@ -36,9 +40,15 @@ class _Child:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
 
+    async def watch(self) -> None:
+        """Takes what it has started down with it: somebody of its group may hold its socket open."""
+        await self.process.wait()
+        self.kill()
+
     async def ended(self) -> str:
         """Waits for its end and says how it came."""
         code = await self.process.wait()
+        await self.watcher
         self.writer.close()
         with contextlib.suppress(ConnectionError):
             await self.writer.wait_closed()

@@ -73,12 +73,15 @@ def running_broker(environ: Mapping[str, str] | None = None, directory: Path | N
     """
     environ = os.environ if environ is None else environ
     url = environ.get("RMQJOBS_TEST_URL") or environ.get("RMQJOBS_URL")
-    server = _server(environ)
     if url:
         yield RunningBroker(url, f"the broker at {mask_url(url)}", environ.get("RMQJOBS_MANAGEMENT_URL"))
-    elif server is not None:
-        with _private_node(server, environ, directory) as broker:
-            yield broker
+    elif _server(environ) is not None:
+        node = PrivateNode(directory, environ)
+        node.start()
+        try:
+            yield node.broker
+        finally:
+            node.remove()
     elif _docker_runs():
         with _container() as broker:
             yield broker
@@ -100,81 +103,118 @@ def _server(environ: Mapping[str, str]) -> Path | None:
     return next((place for place in places if os.access(place, os.X_OK)), None)
 
 
-@contextmanager
-def _private_node(server: Path, environ: Mapping[str, str], directory: Path | None) -> Iterator[RunningBroker]:
-    if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="rabbitmq-", dir=directory)).resolve()
-    amqp, management, distribution, epmd = (free_port() for _ in range(4))
-    (home / "rabbitmq.conf").write_text(
-        f"listeners.tcp.default = 127.0.0.1:{amqp}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\n"
-        "disk_free_limit.absolute = 50MB\n"
-    )
-    (home / "enabled_plugins").write_text("[rabbitmq_management].\n")
-    node_environ = {name: value for name, value in environ.items() if not name.startswith("RABBITMQ_")} | {
-        "HOME": str(home),
-        "RABBITMQ_NODENAME": f"rmqjobs-{amqp}@localhost",
-        "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
-        "RABBITMQ_MNESIA_BASE": str(home / "data"),
-        "RABBITMQ_LOG_BASE": str(home / "log"),
-        "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
-        "RABBITMQ_PID_FILE": str(home / "pid"),
-        "RABBITMQ_DIST_PORT": str(distribution),
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-        "ERL_EPMD_PORT": str(epmd),
-        "ERL_EPMD_ADDRESS": "127.0.0.1",
-    }
-    with (home / "output").open("wb") as output:
-        process = subprocess.Popen(
-            [server],
-            env=node_environ,
-            cwd=home,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        _await_start(process, amqp, home)
-        yield RunningBroker(
-            f"amqp://guest:guest@127.0.0.1:{amqp}/",
-            f"a private RabbitMQ node on port {amqp}",
-            f"http://guest:guest@127.0.0.1:{management}",
-        )
-    finally:
-        _end(process, server, node_environ)
-        shutil.rmtree(home, ignore_errors=True)
+class PrivateNode:
+    """A RabbitMQ node under the current user, with data, names and ports of its own.
 
+    Args:
+        directory: Where it keeps its data; the system's temporary folder unless given.
+        environ: `RMQJOBS_RABBITMQ` may name a folder with a server.
 
-def _await_start(process: subprocess.Popen[bytes], port: int, home: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
-                connection.sendall(_GREETING)
-                if connection.recv(1):
-                    return
-        except OSError:
+    Raises:
+        NoBroker: No `rabbitmq-server` is installed.
+    """
+
+    def __init__(self, directory: Path | None = None, environ: Mapping[str, str] | None = None) -> None:
+        environ = os.environ if environ is None else environ
+        server = _server(environ)
+        if server is None:
+            raise NoBroker
+        self._server = server
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+        self._home = Path(tempfile.mkdtemp(prefix="rabbitmq-", dir=directory)).resolve()
+        self._amqp, self._management, distribution, epmd = (free_port() for _ in range(4))
+        (self._home / "rabbitmq.conf").write_text(
+            f"listeners.tcp.default = 127.0.0.1:{self._amqp}\n"
+            f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self._management}\n"
+            "disk_free_limit.absolute = 50MB\n"
+        )
+        (self._home / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        self._environ = {name: value for name, value in environ.items() if not name.startswith("RABBITMQ_")} | {
+            "HOME": str(self._home),
+            "RABBITMQ_NODENAME": f"rmqjobs-{self._amqp}@localhost",
+            "RABBITMQ_CONFIG_FILE": str(self._home / "rabbitmq.conf"),
+            "RABBITMQ_MNESIA_BASE": str(self._home / "data"),
+            "RABBITMQ_LOG_BASE": str(self._home / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._home / "enabled_plugins"),
+            "RABBITMQ_PID_FILE": str(self._home / "pid"),
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "ERL_EPMD_PORT": str(epmd),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its AMQP URL."""
+        return f"amqp://guest:guest@127.0.0.1:{self._amqp}/"
+
+    @property
+    def broker(self) -> RunningBroker:
+        """It, for whoever does not care where it comes from."""
+        management = f"http://guest:guest@127.0.0.1:{self._management}"
+        return RunningBroker(self.url, f"a private RabbitMQ node on port {self._amqp}", management)
+
+    def start(self) -> None:
+        """Starts it, with the data it has, and waits until it answers."""
+        with (self._home / "output").open("ab") as output:
+            self._process = subprocess.Popen(
+                [self._server],
+                env=self._environ,
+                cwd=self._home,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline and self._process.poll() is None:
+            if self._answers():
+                return
             time.sleep(0.1)
-    logs = sorted((home / "log").glob("*.log")) if (home / "log").exists() else []
-    tail = "\n".join(part.read_text(errors="replace")[-1500:] for part in [home / "output", *logs])
-    raise RmqJobsError(f"the private RabbitMQ node did not start within {START_TIMEOUT:g} s. The end of its logs:\n{tail}")
+        logs = sorted((self._home / "log").glob("*.log")) if (self._home / "log").exists() else []
+        tail = "\n".join(part.read_text(errors="replace")[-1500:] for part in [self._home / "output", *logs])
+        self.remove()
+        raise RmqJobsError(f"the private RabbitMQ node did not start within {START_TIMEOUT:g} s. The end of its logs:\n{tail}")
 
+    def kill(self) -> None:
+        """Ends it as kill -9 would; its data stays."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
 
-def _end(process: subprocess.Popen[bytes], server: Path, environ: Mapping[str, str]) -> None:
-    """Its data goes away with it, so it is killed; then its name server, which outlives nodes."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    beside = server.with_name("epmd")
-    epmd = str(beside) if beside.exists() else shutil.which("epmd")
-    if epmd is None:
-        return
-    for _ in range(50):  # it refuses to go while it still believes in the node
-        ended = subprocess.run([epmd, "-kill"], env=dict(environ), capture_output=True, check=False)
-        if b"Killed" in ended.stdout or b"Cannot connect" in ended.stdout + ended.stderr:
-            return
-        time.sleep(0.1)
+    def ctl(self, *arguments: str) -> str:
+        """Runs `rabbitmqctl` against it and returns what that printed."""
+        command = [str(self._server.with_name("rabbitmqctl")), "-q", *arguments]
+        ran = subprocess.run(command, env=self._environ, capture_output=True, text=True, check=True)
+        return ran.stdout
+
+    def remove(self) -> None:
+        """Ends it, its name server and its data."""
+        self.kill()
+        self._end_name_server()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self._amqp), timeout=2) as connection:
+                connection.sendall(_GREETING)
+                return bool(connection.recv(1))
+        except OSError:
+            return False
+
+    def _end_name_server(self) -> None:
+        """It outlives nodes, and refuses to go while it still believes in one."""
+        beside = self._server.with_name("epmd")
+        epmd = str(beside) if beside.exists() else shutil.which("epmd")
+        for _ in range(50 if epmd else 0):
+            ended = subprocess.run([str(epmd), "-kill"], env=self._environ, capture_output=True, check=False)
+            if b"Killed" in ended.stdout or b"Cannot connect" in ended.stdout + ended.stderr:
+                return
+            time.sleep(0.1)
 
 
 def _docker_runs() -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+
 from rmqjobs import Job, Reject, Retry
 from rmqjobs.testing import run_job
 from rmqjobs_video import AnnounceVideo, TranscodeVideo, ffmpeg, plugin
@@ -30,7 +31,7 @@ def service(*answers: int) -> Iterator[tuple[str, list[str]]]:
     left = list(answers)
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 - http.server's name
+        def do_POST(self) -> None:
             keys.append(self.headers["Idempotency-Key"])
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(left.pop(0) if len(left) > 1 else left[0])

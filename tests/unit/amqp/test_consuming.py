@@ -5,6 +5,7 @@ import random
 from typing import Any
 
 import pytest
+
 from rmqjobs.amqp.consuming import Lease, Subscription
 
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.wire import deadletters
-
 from tests.unit.wire.test_deadletters import dead
 from tests.unit.wire.test_jobs import NOW
 

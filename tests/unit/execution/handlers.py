@@ -21,7 +21,7 @@ class Unpicklable(Exception):
         self.a, self.b = a, lambda: b
 
 
-def work(payload: Do, job: Job) -> object:  # noqa: C901, PLR0911, PLR0912 - one branch for each way to end
+def work(payload: Do, job: Job) -> object:  # noqa: PLR0911, PLR0912 - one branch for each way to end
     match payload.what:
         case "return":
             return {"attempt": job.attempt, "pid": os.getpid()}

@@ -7,10 +7,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
 from rmqjobs.errors import ChildDied, Interrupted, Reject, RemoteError, Retry, Snooze, TimeLimitExceeded
 from rmqjobs.execution import Pools, Run
 from rmqjobs.job import Handler, Job, Pool
-
 from tests.unit.execution.handlers import Do, work, work_async
 
 MakeRun = Callable[..., Run]

@@ -8,7 +8,6 @@ from rmqjobs.topology import Names
 from rmqjobs.wire import deadletters
 from rmqjobs.wire import headers as h
 from rmqjobs.wire.deadletters import Cause
-
 from tests.unit.wire.test_jobs import NOW, Received, received
 
 NAMES = Names()

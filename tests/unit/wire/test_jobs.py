@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rmqjobs.errors import InvalidJob, MalformedMessage
 from rmqjobs.retry import Counters
 from rmqjobs.topology import MAX_DELAY, Names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -79,7 +78,7 @@ def scale(source: Path, target: Path, height: int, *, seconds: float, progress: 
     if running.returncode:
         unfinished.unlink(missing_ok=True)
         raise EncodeFailed(_last_lines(errors))
-    os.replace(unfinished, target)
+    unfinished.replace(target)
 
 
 def make_clip(path: Path, *, seconds: int, width: int, height: int) -> None:
@@ -91,4 +90,4 @@ def make_clip(path: Path, *, seconds: int, width: int, height: int) -> None:
 
 
 def _last_lines(text: str) -> str:
-    return "; ".join(text.strip().splitlines()[-_ERROR_LINES:]) or "ffmpeg said nothing"
+    return "; ".join(line.strip() for line in text.strip().splitlines()[-_ERROR_LINES:]) or "ffmpeg said nothing"

@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 
 from rmqjobs import Job, Payload, Plugin, Reject, Retry, RetryPolicy
-
 from rmqjobs_video import ffmpeg
 from rmqjobs_video.payloads import AnnounceVideo, RemindViewer, TranscodeVideo
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import Field, HttpUrl
+
 from rmqjobs import Payload
 
 Height = Annotated[int, Field(ge=144, le=4320, multiple_of=2)]

@@ -1,0 +1,5 @@
+"""`python -m rmqjobs`: the command line."""
+
+from rmqjobs.cli import main
+
+main()

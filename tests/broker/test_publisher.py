@@ -1,0 +1,128 @@
+"""Publishing: confirmed within one deadline, or a typed error."""
+
+import asyncio
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from rmqjobs import AsyncPublisher, Publisher, Settings, hookimpl
+from rmqjobs.errors import BrokerGone, InvalidJob, PublishRefused, Unroutable
+from rmqjobs.testing.broker import free_port
+from rmqjobs.wire.jobs import Message
+from tests.helpers import Note, Stage, depth, publishing, raw_channel, until, working
+
+
+async def test_many_threads_share_one_publisher(settings: Settings) -> None:
+    with Publisher(settings=settings) as jobs, ThreadPoolExecutor(8) as threads:
+        ids = await asyncio.to_thread(lambda: list(threads.map(lambda n: jobs.publish(Note(text="t", n=n)), range(400))))
+    assert len(set(ids)) == 400
+    assert await until(lambda: depth(settings, "unrouted")) == 400
+
+
+async def test_a_forked_child_publishes_on_a_connection_of_its_own(settings: Settings) -> None:
+    def in_parent_and_child() -> int:
+        with Publisher(settings=settings) as jobs:
+            jobs.publish(Note(text="parent"))
+            child = os.fork()
+            if child == 0:
+                try:
+                    jobs.publish(Note(text="child"))
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            _, status = os.waitpid(child, 0)
+            jobs.publish(Note(text="parent again"))
+            return os.waitstatus_to_exitcode(status)
+
+    assert await asyncio.to_thread(in_parent_and_child) == 0
+    assert await until(lambda: depth(settings, "unrouted")) == 3
+
+
+async def test_an_id_and_headers_of_my_own_reach_the_handler(settings: Settings) -> None:
+    stage, headers = Stage(), {}
+
+    class Watch:
+        @hookimpl
+        def rmqjobs_before_job(self, job: object) -> None:
+            headers.update({"id": job.id, **job.headers})  # type: ignore[attr-defined]
+
+    stage.plugin.hooks = (Watch(),)
+    async with publishing(settings) as jobs, working(stage, settings):
+        assert await jobs.publish(Note(text="a"), job_id="mine-1", headers={"traceparent": "00-ab-cd-01"}) == "mine-1"
+        await until(lambda: stage.seen)
+    assert headers == {"id": "mine-1", "traceparent": "00-ab-cd-01"}
+
+
+async def test_without_a_broker_the_deadline_holds() -> None:
+    settings = Settings(url=f"amqp://localhost:{free_port()}/", publish_timeout=timedelta(seconds=1))
+    started = time.monotonic()
+    async with AsyncPublisher(settings=settings) as jobs:
+        with pytest.raises(BrokerGone, match="no RabbitMQ answers at localhost"):
+            await jobs.publish(Note(text="a"))
+    assert time.monotonic() - started < 2.5
+
+
+async def test_a_full_queue_refuses(settings: Settings) -> None:
+    async with publishing(settings) as jobs, raw_channel(settings) as channel:
+        await jobs.publish(Note(text="declares the exchanges"))
+        limits = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
+        name = f"{settings.prefix}.full"
+        queue = await channel.declare_queue(name, durable=True, arguments=limits)
+        await queue.bind(f"{settings.prefix}.jobs", "full.up")
+        outcomes = await asyncio.gather(*(jobs.publish_json("full.up", {}) for _ in range(50)), return_exceptions=True)
+        await queue.delete(if_unused=False, if_empty=False)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, PublishRefused)]
+    assert refused
+    assert "full.up" in str(refused[0])
+    assert len(refused) + len([outcome for outcome in outcomes if isinstance(outcome, str)]) == 50
+
+
+async def test_a_damaged_topology_is_no_silent_loss(settings: Settings) -> None:
+    async with publishing(settings) as jobs, raw_channel(settings) as channel:
+        await jobs.publish(Note(text="declares the exchanges"))
+        await channel.queue_delete(f"{settings.prefix}.unrouted")
+        with pytest.raises(Unroutable, match="topology apply"):
+            await jobs.publish(Note(text="lost?"))
+
+
+async def test_publish_many_says_which_are_known_to_be_there(settings: Settings) -> None:
+    async with publishing(settings) as jobs:
+        with pytest.raises(InvalidJob):
+            await jobs.publish_many([Note(text="a"), Note(text="b")], priority=99)
+        assert len(await jobs.publish_many(Note(text="a", n=n) for n in range(3000))) == 3000
+    assert await until(lambda: depth(settings, "unrouted")) == 3000
+
+
+async def test_one_message_the_broker_dislikes_fails_alone(settings: Settings) -> None:
+    """The broker closes the whole channel over it; the others are published all the same."""
+    async with publishing(settings) as jobs:
+        await jobs.publish(Note(text="declares"))
+        bad = Message(f"{settings.prefix}.no-such-exchange", "x", b"{}", message_id="bad")
+        outcomes = await asyncio.gather(
+            *(jobs.publish(Note(text="good", n=n)) for n in range(20)),
+            jobs._link.publish(bad, timedelta(seconds=5)),
+            *(jobs.publish(Note(text="good", n=n)) for n in range(20)),
+            return_exceptions=True,
+        )
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    assert len(failed) == 1
+    assert "no-such-exchange" in str(failed[0])
+    assert await depth(settings, "unrouted") >= 41
+
+
+async def test_close_waits_for_what_is_outstanding(settings: Settings) -> None:
+    jobs = AsyncPublisher(settings=settings)
+    tasks = [asyncio.create_task(jobs.publish(Note(text="late", n=n))) for n in range(50)]
+    await asyncio.sleep(0)
+    await jobs.close()
+    assert len(await asyncio.gather(*tasks)) == 50
+
+
+def test_a_program_that_forgets_to_close_still_ends(settings: Settings) -> None:
+    before = threading.active_count()
+    Publisher(settings=settings).publish(Note(text="a"))
+    assert all(thread.daemon for thread in threading.enumerate()[before:])
