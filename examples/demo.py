@@ -294,7 +294,18 @@ def _publish_from_a_shell(broker: RunningBroker, service: Service) -> str:
         vhost = quote(_settings(broker).broker.vhost, safe="")
         command, name = [str(script), broker.management_url, "video.announce", payload, vhost], "a bash script over HTTP"
     elif shutil.which("amqp-publish"):
-        command = ["amqp-publish", "--url", broker.url, "-e", f"{PREFIX}.jobs", "-r", "video.announce", "-p", "-b", payload]
+        command = [
+            "amqp-publish",
+            "--url",
+            broker.url.rstrip("/"),
+            "-e",
+            f"{PREFIX}.jobs",
+            "-r",
+            "video.announce",
+            "-p",
+            "-b",
+            payload,
+        ]
         name = "amqp-publish, a C program"
     else:
         raise DidNotHappen("to publish without Python, set RMQJOBS_MANAGEMENT_URL, or install amqp-publish (amqp-tools)")

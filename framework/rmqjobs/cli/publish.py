@@ -20,7 +20,7 @@ from rmqjobs.settings import Settings, parse_duration
 
 def publish(
     job_type: str,
-    data: str = "{}",
+    data: Annotated[str, Parameter(allow_leading_hyphen=True)] = "{}",
     /,
     *,
     delay: str | None = None,

@@ -77,7 +77,7 @@ class Worker:
             name=self.name,
             heartbeat=heartbeat,
             subscriptions=self._subscriptions(),
-            prepare=self._declare,
+            prepare=self._prepare_to_consume,
             on_delivery=self._take,
             on_lost=self._let_go,
             plugins=",".join(plugin.name for plugin in registry.plugins),
@@ -93,7 +93,7 @@ class Worker:
         await self._consuming.open()
         self._publishing.open()
         interval = self._settings.journal_interval
-        beside = (self._journal.run(), self._chronicle.announce(self._path.open, interval), self._claim_unrouted())
+        beside = (self._journal.run(), self._chronicle.announce(self._path.open, interval), self._keep_claiming())
         self._beside = [asyncio.create_task(each) for each in beside]
 
     @property
@@ -189,14 +189,23 @@ class Worker:
     async def _declare(self, connection: Connection) -> None:
         await declare(connection, self._topology)
 
-    async def _claim_unrouted(self) -> None:
-        """Jobs that were published before anybody knew their type: now, and every minute."""
+    async def _prepare_to_consume(self, connection: Connection) -> None:
+        """Claims before anything runs: a job that kills its worker must not do so between its claim and the claim's end."""
+        await self._declare(connection)
+        await self._claim(connection)
+
+    async def _claim(self, connection: Connection) -> None:
+        """Takes over jobs that were published before anybody knew their type."""
         types, timeout = self._registry.handlers.keys(), self._settings.publish_timeout
+        await claim(connection, self._publishing, self._names, types, timeout)
+
+    async def _keep_claiming(self) -> None:
+        """A job may still slip into the unrouted while its queue is being bound."""
         while True:
+            await asyncio.sleep(CLAIM_EVERY)
             connection = self._consuming.connection
             if connection is not None and not connection.closed.done():
                 try:
-                    await claim(connection, self._publishing, self._names, types, timeout)
+                    await self._claim(connection)
                 except BrokerError as error:
                     log.warning("cannot claim unrouted jobs", extra={"because": str(error)})
-            await asyncio.sleep(CLAIM_EVERY)

@@ -1,0 +1,157 @@
+"""Real processes: a plugin installed as a distribution, the command line, and the effects it leaves in a file."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PLUGIN = '''
+import os, time, asyncio
+from datetime import timedelta
+from rmqjobs import Job, Payload, Plugin, RetryPolicy, hookimpl
+
+class Mark(Payload, type="accept.mark"):
+    n: int
+    seconds: float = 0
+
+class Heavy(Payload, type="accept.heavy"):
+    n: int
+    seconds: float = 0
+
+class Fatal(Payload, type="accept.fatal"):
+    """Kills the worker that runs it on its loop."""
+
+def write(text):
+    descriptor = os.open(os.environ["EFFECTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, f"{text}\\n".encode())
+    os.close(descriptor)
+
+def hello(name: str = "you"):
+    """Says hello: a command that a plugin brings."""
+    print(f"hello {name}")
+
+class Commands:
+    @hookimpl
+    def rmqjobs_commands(self):
+        return {"hello": hello}
+
+plugin = Plugin("accept", retry=RetryPolicy(max_attempts=2, first_delay=timedelta(seconds=1)), hooks=[Commands()])
+
+@plugin.handler
+async def mark(payload: Mark, job: Job) -> None:
+    if payload.n < 0:
+        raise ValueError("negative")
+    await asyncio.sleep(payload.seconds)
+    write(f"{payload.n} {job.attempt}")
+
+@plugin.handler(pool="process")
+def heavy(payload: Heavy, job: Job) -> None:
+    write(f"pid {os.getpid()}")
+    time.sleep(payload.seconds)
+    write(f"{payload.n} {job.attempt}")
+
+@plugin.handler(queue="accept.fatal")
+async def fatal(payload: Fatal) -> None:
+    os.kill(os.getpid(), 9)
+'''
+
+
+@dataclass
+class Stand:
+    """One test's processes, plugin and broker."""
+
+    folder: Path
+    url: str
+    prefix: str
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        info = self.folder / "site" / "rmqjobs_accept-1.0.dist-info"
+        info.mkdir(parents=True)
+        (self.folder / "site" / "rmqjobs_accept.py").write_text(PLUGIN)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rmqjobs-accept\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[rmqjobs.plugins]\naccept = rmqjobs_accept:plugin\n")
+
+    @property
+    def environ(self) -> dict[str, str]:
+        mine = {name: value for name, value in os.environ.items() if not name.startswith("RMQJOBS_")}
+        return mine | {
+            "PYTHONPATH": str(self.folder / "site"),
+            "EFFECTS": str(self.folder / "effects"),
+            "RMQJOBS_URL": self.url,
+            "RMQJOBS_PREFIX": self.prefix,
+            "RMQJOBS_LOG_FORMAT": "json",
+        }
+
+    @property
+    def effects(self) -> list[str]:
+        path = self.folder / "effects"
+        return path.read_text().splitlines() if path.exists() else []
+
+    @property
+    def marks(self) -> list[int]:
+        """Numbers of the jobs that ran to their end, in that order."""
+        return [int(line.split()[0]) for line in self.effects if not line.startswith("pid")]
+
+    def worker(self, *options: str) -> subprocess.Popen[bytes]:
+        """`rmqjobs worker --plugin accept`, ready."""
+        process, log = self._start(options)
+        wait(lambda: b"worker ready" in log.read_bytes() or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        return process
+
+    def worker_that_dies(self) -> int:
+        """A worker that is about to be killed by its job; its exit code."""
+        process, _ = self._start(())
+        return process.wait(timeout=30)
+
+    def _start(self, options: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], Path]:
+        log = self.folder / f"worker-{len(self.processes)}.log"
+        with log.open("wb") as output:
+            command = [sys.executable, "-m", "rmqjobs", "worker", "--plugin", "accept", *options]
+            process = subprocess.Popen(command, env=self.environ, stdout=output, stderr=output)
+        self.processes.append(process)
+        return process, log
+
+    def cli(self, *arguments: str, code: int = 0, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+        """A command that must end with this exit code."""
+        ran = subprocess.run(
+            [sys.executable, "-m", "rmqjobs", *arguments],
+            env=self.environ | environ,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ran.returncode == code, f"exit code {ran.returncode}\n{ran.stdout}\n{ran.stderr}"
+        return ran
+
+    def end(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+            process.wait()
+
+
+@contextmanager
+def stand(folder: Path, url: str, prefix: str) -> Iterator[Stand]:
+    made = Stand(folder, url, prefix)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def wait(condition: Callable[[], Any], timeout: float = 30) -> Any:
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not so within {timeout} s"
+        time.sleep(0.05)
+    return found
