@@ -4,10 +4,10 @@ SHELL := /bin/bash
 export RMQJOBS_RABBITMQ := $(CURDIR)/.tools/rabbitmq
 run := .venv/bin/python -m
 
-.PHONY: help setup broker demo test check unit format
+.PHONY: help setup broker demo test check unit reference format
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: ## Make .venv with all dependencies
 	@tools/setup
@@ -24,12 +24,15 @@ test: check broker ## Everything: checks, unit tests, and tests against a real R
 check: setup ## Format, lint, types, import contracts, unit tests; needs no broker
 	@$(run) ruff format --check -q .
 	@$(run) ruff check -q .
-	@$(run) mypy framework plugins/*/src tests/typing
+	@$(run) mypy framework plugins/*/src tests/typing tools
 	@.venv/bin/lint-imports --no-cache > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	@$(run) pytest -q tests/unit
 
 unit: setup ## Unit tests only
 	@$(run) pytest -q tests/unit
+
+reference: setup ## Write the generated pages of docs/reference
+	@.venv/bin/python tools/reference.py
 
 format: setup ## Format the code and mend what ruff can
 	@$(run) ruff check -q --fix . ; $(run) ruff format -q .

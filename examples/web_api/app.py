@@ -1,0 +1,50 @@
+"""An API that answers 202 at once while the job runs elsewhere. Run it: `uvicorn app:app --app-dir examples/web_api`.
+
+It needs the payloads of the video plugin, not its handlers, no ffmpeg and no worker to be up.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from rmqjobs import AsyncPublisher, Settings
+from rmqjobs.errors import BrokerError, InvalidJob, PublishError
+from rmqjobs_video.payloads import TranscodeVideo
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """One publisher for the life of the application."""
+    async with AsyncPublisher(settings=Settings.load(environ=os.environ), app_id="video-api") as jobs:
+        app.state.jobs = jobs
+        yield
+
+
+app = FastAPI(title="Video API", lifespan=lifespan)
+
+
+@app.post("/videos", status_code=202)
+async def upload(video: TranscodeVideo, request: Request, response: Response) -> dict[str, str]:
+    """Accepts the job once RabbitMQ has it; the id is also where to ask for it later."""
+    job_id = await request.app.state.jobs.publish(video, correlation_id=request.headers.get("x-request-id"))
+    response.headers["Location"] = f"/jobs/{job_id}"
+    return {"job": job_id}
+
+
+@app.exception_handler(InvalidJob)
+async def impossible(_: Request, error: InvalidJob) -> JSONResponse:
+    """It can never be published: the caller's mistake."""
+    return JSONResponse({"detail": str(error)}, status_code=422)
+
+
+@app.exception_handler(PublishError)
+@app.exception_handler(BrokerError)
+async def unavailable(_: Request, error: Exception) -> JSONResponse:
+    """It is not known to be in RabbitMQ: never answer 202 to that."""
+    detail = {"detail": "jobs cannot be taken now, try again", "code": getattr(error, "code", "")}
+    return JSONResponse(detail, status_code=503, headers={"Retry-After": "5"})
