@@ -36,8 +36,8 @@ def settings_page() -> str:
         [
             "# Settings",
             "",
-            "Order: command-line option, then environment, then `rmqjobs.toml`, then the default. Durations are written as `25s`,",
-            "`1h30m`, seconds or ISO 8601.",
+            "Order: command-line option, then environment, then `rmqjobs.toml`, then the default.",
+            "Durations are written as `25s`, `1h30m`, seconds or ISO 8601.",
             "",
             "| in `rmqjobs.toml` | environment | default | meaning |",
             "|---|---|---|---|",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import json as jsonlib
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 
 import cyclopts
@@ -18,8 +17,9 @@ from cyclopts import Parameter
 
 from rmqjobs.amqp.control import desk
 from rmqjobs.cli.errors import FAILED, NOT_FOUND, PARTLY, USAGE, fail
+from rmqjobs.cli.letters import COLUMNS, counts, print_whole, record, row
 from rmqjobs.cli.options import Common
-from rmqjobs.cli.output import age, console, print_json, print_table, say, shortened
+from rmqjobs.cli.output import age, print_json, print_table, say
 from rmqjobs.deadletters.review import Outcome, Review
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.errors import ConfigurationError
@@ -30,7 +30,6 @@ from rmqjobs.wire.deadletters import DeadLetter
 app = cyclopts.App(name="dlq", help="Review dead letters, straight on their queues: looking changes nothing.")
 
 Names = Annotated[list[str] | None, Parameter(negative="")]
-_SHOWN = ("id", "type", "queue", "reason", "attempts", "failed", "error", "fingerprint")
 
 
 @Parameter(name="*")
@@ -109,9 +108,9 @@ def list_(
     settings = (common or Common()).settings()
     letters = asyncio.run(_find(settings, which, which.selection(), dropped=dropped, limit=limit))
     if json:
-        print_json([_record(letter) for letter in letters])
+        print_json([record(letter) for letter in letters])
     elif letters:
-        print_table(_SHOWN, map(_row, letters))
+        print_table(COLUMNS, map(row, letters))
     else:
         say("no dropped dead letters" if dropped else "no dead letters: every job was done, or is still being tried")
 
@@ -135,9 +134,9 @@ def show(job_id: str, /, *, which: Filter | None = None, json: bool = False, com
     if len({letter.id for letter in letters}) > 1:
         fail(f"{len(letters)} dead letters begin with {job_id!r}. Give more of the id", USAGE)
     if json:
-        print_json(_record(letters[0], whole=True))
+        print_json(record(letters[0], whole=True))
     else:
-        _print_whole(letters[0])
+        print_whole(letters[0])
 
 
 @app.command
@@ -238,7 +237,7 @@ def _act(
         fail(f"no dead letter matches: {selection.describe()}", NOT_FOUND)
     say(f"{verb} {len(found):,} of them: {selection.describe()}")
     if not care.json:
-        print_table(_SHOWN, map(_row, found[:10]))
+        print_table(COLUMNS, map(row, found[:10]))
         if len(found) > 10:  # noqa: PLR2004 - a preview
             say(f"… and {len(found) - 10:,} more")
     if care.dry_run:
@@ -341,76 +340,12 @@ async def _stats(settings: Settings, wanted: list[str] | None) -> tuple[list[dic
                     "queue": queue,
                     "dead": counted.depth,
                     "oldest": age(counted.oldest),
-                    "reasons": _counts(counted.by_reason),
-                    "types": _counts(counted.by_type),
+                    "reasons": counts(counted.by_reason),
+                    "types": counts(counted.by_type),
                     "groups": len(counted.by_fingerprint),
                 }
             )
         return rows, await review.unrouted()
-
-
-# -- what is shown
-
-
-def _row(letter: DeadLetter) -> dict[str, object]:
-    error = f"{letter.error_type}: {letter.error_message}" if letter.error_type else ""
-    when = age(letter.failed_at)
-    return {**{name: getattr(letter, name, None) for name in _SHOWN}, "failed": when, "error": shortened(error)}
-
-
-def _record(letter: DeadLetter, *, whole: bool = False) -> dict[str, Any]:
-    """The JSON of a dead letter: a contract."""
-    record = {
-        "id": letter.id,
-        "type": letter.type,
-        "queue": letter.queue,
-        "reason": letter.reason,
-        "attempts": letter.attempts,
-        "replays": letter.replays,
-        "first_failed_at": _iso(letter.first_failed_at),
-        "failed_at": _iso(letter.failed_at),
-        "error_type": letter.error_type,
-        "error_message": letter.error_message,
-        "fingerprint": letter.fingerprint,
-        "worker": letter.worker,
-        "plugin_version": letter.plugin_version,
-        "dropped_at": _iso(letter.dropped_at),
-    }
-    if whole:
-        record |= {"traceback": letter.traceback, "payload": _payload(letter), "headers": dict(letter.headers)}
-    return record
-
-
-def _print_whole(letter: DeadLetter) -> None:
-    record = _record(letter)
-    width = max(map(len, record))
-    terminal = console()
-    for name, value in record.items():
-        terminal.print(f"[bold]{name.replace('_', ' '):<{width}}[/bold]  {'-' if value in (None, '') else value}", markup=True)
-    payload = _payload(letter)
-    text = jsonlib.dumps(payload, indent=2, ensure_ascii=False) if not isinstance(payload, str) else payload
-    for title, part in (
-        ("payload", text),
-        ("headers", str(dict(letter.headers) or "-")),
-        ("traceback", letter.traceback or "-"),
-    ):
-        terminal.print(f"\n[bold]{title}[/bold]")
-        terminal.print(part, markup=False)
-
-
-def _payload(letter: DeadLetter) -> object:
-    try:
-        return jsonlib.loads(letter.body)
-    except (ValueError, RecursionError):
-        return letter.body.decode(errors="backslashreplace")
-
-
-def _iso(at: datetime | None) -> str | None:
-    return at.isoformat(timespec="milliseconds") if at else None
-
-
-def _counts(counter: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in sorted(counter.items(), key=lambda item: -item[1]))
 
 
 def _duration(option: str, text: str | None) -> timedelta | None:
