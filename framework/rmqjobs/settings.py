@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pytimeparse.timeparse import timeparse
@@ -87,21 +87,18 @@ class Broker:
         Raises:
             ConfigurationError: The URL cannot be used; the message masks the password.
         """
-        try:
-            parts = urlsplit(url)
-        except ValueError as error:
-            raise ConfigurationError("url", f"{mask_url(url)!r} is not a URL: {error}", _URL_HINT) from error
-        if parts.scheme not in ("amqp", "amqps"):
-            raise ConfigurationError("url", f"{mask_url(url)!r} does not start with amqp:// or amqps://", _URL_HINT)
-        credentials, _, hosts = parts.netloc.rpartition("@")
-        user, _, password = credentials.partition(":")
-        default_port = 5671 if parts.scheme == "amqps" else 5672
+        # Not urlsplit: newer Pythons refuse a list of hosts with an IPv6 address in it.
+        parts = _URL.fullmatch(url)
+        if parts is None:
+            raise ConfigurationError("url", f"{mask_url(url)!r} is no AMQP URL", _URL_HINT)
+        secure, hosts = parts["scheme"] == "amqps", parts["hosts"] or "localhost"
+        user, _, password = (parts["credentials"] or "").partition(":")
         return cls(
-            endpoints=tuple(_endpoint(host, default_port, url) for host in (hosts or "localhost").split(",")),
-            vhost=unquote(parts.path[1:]) or "/",
+            endpoints=tuple(_endpoint(host, 5671 if secure else 5672, url) for host in hosts.split(",")),
+            vhost=unquote(parts["vhost"] or "") or "/",
             user=unquote(user) or "guest",
             password=unquote(password) if user else "guest",
-            tls=_tls(parts.query, url) if parts.scheme == "amqps" else None,
+            tls=_tls(parts["query"] or "", url) if secure else None,
         )
 
     def __str__(self) -> str:
@@ -189,7 +186,10 @@ def mask_url(url: str) -> str:
     return f"{scheme}{separator}{user}{colon}{'***' if colon else ''}{at}{tail}"
 
 
-_URL_HINT = "Write it as amqp://user:password@host:5672/vhost"
+_URL = re.compile(
+    r"(?P<scheme>amqps?)://((?P<credentials>.*)@)?(?P<hosts>[^/?@]*)(/(?P<vhost>[^?]*))?(\?(?P<query>.*))?", re.DOTALL
+)
+_URL_HINT = "Write it as amqp://user:password@host:5672/vhost, or amqps:// for TLS"
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -38,10 +38,11 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A durable queue; its type is in the arguments."""
+    """A durable queue; its type is in the arguments. Without one that is not essential, jobs go on."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    essential: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +188,7 @@ def _core(names: Names) -> Topology:
         queues=(
             Queue(names.unrouted, _quorum({"x-delivery-limit": NO_DELIVERY_LIMIT})),
             Queue(names.dropped, _quorum(dropped)),
-            Queue(names.journal, journal),
+            Queue(names.journal, journal, essential=False),
         ),
         bindings=(Binding(names.unrouted, "", names.unrouted), Binding(names.events, "#", names.journal)),
     )

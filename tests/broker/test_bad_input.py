@@ -6,6 +6,7 @@ import aio_pika
 import pytest
 
 from rmqjobs import Settings
+from rmqjobs.errors import InvalidJob
 from tests.helpers import (
     Note,
     Stage,
@@ -56,6 +57,19 @@ async def test_bad_input_dies_with_its_reason_and_harms_nobody(
     assert said in letter.error_message
     assert letter.id
     assert [seen[1] for seen in stage.seen] == ["next"]
+
+
+async def test_a_body_of_ten_megabytes_dies_whole_and_harms_nobody(settings: Settings) -> None:
+    stage, body = Stage(), b'{"text":"' + b"x" * 10_000_000 + b'"}'
+    small = settings.model_copy(update={"max_body": 2**20})
+    async with publishing(small) as jobs, working(stage, small):
+        with pytest.raises(InvalidJob, match=r"20,000,0\d\d bytes.*1,048,576"):
+            await jobs.publish(Note(text="x" * 20_000_000))
+        await publish_raw(settings, body, key="demo.note")
+        letter = await a_dead_letter(settings)
+        await jobs.publish(Note(text="next"))
+        await until(lambda: stage.seen)
+    assert (letter.reason, letter.body) == ("malformed message", body)
 
 
 async def test_a_message_without_any_property_is_a_job(settings: Settings) -> None:

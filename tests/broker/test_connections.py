@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from rmqjobs import AsyncPublisher, Settings
+from rmqjobs.amqp.connection import Channel
 from rmqjobs.amqp.control import desk
 from rmqjobs.errors import (
     AuthenticationFailed,
@@ -23,7 +24,7 @@ from rmqjobs.errors import (
 )
 from rmqjobs.testing.broker import RunningBroker, free_port
 from rmqjobs.worker import Worker
-from tests.helpers import Note, Stage, raw_channel
+from tests.helpers import Note, Stage, raw_channel, until, working
 
 
 def at(settings: Settings, change: Callable[[str], str]) -> Settings:
@@ -101,3 +102,20 @@ def manage(broker: RunningBroker, method: str, path: str, body: object) -> None:
     request.add_header("Authorization", f"Basic {token}")
     request.add_header("Content-Type", "application/json")
     urllib.request.urlopen(request, timeout=5).close()
+
+
+async def test_a_journal_that_cannot_be_had_does_not_hold_up_jobs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams of RabbitMQ 3.10 may stay down after a crash of their node; here its declaration is refused."""
+    real = Channel.call
+
+    async def refuses_streams(channel: Channel, method: str, **arguments: object) -> object:
+        if method == "queue_declare" and str(arguments["queue"]).endswith(".journal"):
+            await channel.close()
+            raise BrokerError("404 home node of the stream is down")
+        return await real(channel, method, **arguments)
+
+    monkeypatch.setattr(Channel, "call", refuses_streams)
+    stage = Stage()
+    async with AsyncPublisher(settings=settings) as jobs, working(stage, settings):
+        await jobs.publish(Note(text="goes on"))
+        await until(lambda: stage.seen)

@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
@@ -29,6 +29,10 @@ from rmqjobs.settings import Broker, Endpoint
 
 ACCESS_REFUSED, PRECONDITION_FAILED, NOT_ALLOWED = 403, 406, 530
 CONNECT_TIMEOUT = 5.0
+# What waiting does not mend; everything else may be a broker that is just starting.
+PERMANENT = (AuthenticationFailed, VhostNotFound, TlsFailed, PermissionMissing, TopologyConflict)
+
+Prepare = Callable[["Connection"], Awaitable[None]]
 
 
 class Channel:
@@ -143,12 +147,25 @@ class Backoff:
         return wait * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret
 
 
-async def connect(broker: Broker, *, name: str, heartbeat: timedelta, plugins: str = "") -> Connection:
-    """Opens a connection to the first endpoint that answers.
+async def connect(
+    broker: Broker, *, name: str, heartbeat: timedelta, plugins: str = "", prepare: Prepare | None = None
+) -> Connection:
+    """Opens a connection to the first endpoint that answers, and prepares it.
 
     Raises:
-        BrokerError: None does; the error is the most telling one.
+        BrokerError: None does; the error is the most telling one. Or preparing failed; the connection is closed then.
     """
+    connection = await _connect(broker, name, heartbeat, plugins)
+    try:
+        if prepare is not None:
+            await prepare(connection)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+async def _connect(broker: Broker, name: str, heartbeat: timedelta, plugins: str) -> Connection:
     errors: list[BrokerError] = []
     for endpoint in broker.endpoints:
         try:

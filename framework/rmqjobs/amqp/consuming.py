@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from rmqjobs.amqp.connection import Backoff, Channel, Connection, connect, resolve
-from rmqjobs.errors import BrokerError, BrokerUnavailable, TopologyConflict
+from rmqjobs.amqp.connection import Backoff, Channel, Connection, Prepare, connect, resolve
+from rmqjobs.errors import BrokerError
 from rmqjobs.settings import Broker
 
 log = logging.getLogger("rmqjobs.consuming")
@@ -138,7 +138,7 @@ class ConsumeLink:
         name: str,
         heartbeat: timedelta,
         subscriptions: Sequence[Subscription],
-        prepare: Callable[[Connection], Awaitable[None]],
+        prepare: Prepare,
         on_delivery: Callable[[Delivery], None],
         on_lost: Callable[[Lease], None],
         plugins: str = "",
@@ -201,10 +201,10 @@ class ConsumeLink:
             await self.connection.close()
 
     async def _connect(self) -> Connection:
-        connection = await connect(self._broker, name=self._name, heartbeat=self._heartbeat, plugins=self._plugins)
-        await self._prepare(connection)
-        self.connection = connection
-        return connection
+        self.connection = await connect(
+            self._broker, name=self._name, heartbeat=self._heartbeat, plugins=self._plugins, prepare=self._prepare
+        )
+        return self.connection
 
     async def _keep(self, served: asyncio.Task[None]) -> None:
         backoff = Backoff()
@@ -251,7 +251,7 @@ class ConsumeLink:
             await asyncio.sleep(backoff.delay())
             try:
                 await self._prepare(connection)  # the queue itself may be gone
-            except (TopologyConflict, BrokerUnavailable) as error:
+            except BrokerError as error:
                 log.error("cannot declare", extra={"queue": subscription.name, "because": str(error)})  # noqa: TRY400
 
     async def _consume(self, connection: Connection, subscription: Subscription) -> BrokerError:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from rmqjobs.amqp.connection import Channel, Connection
+import logging
+
+from rmqjobs.amqp.connection import PERMANENT, Channel, Connection
 from rmqjobs.errors import BrokerError, PermissionMissing
-from rmqjobs.topology import Binding, Exchange, Topology
+from rmqjobs.topology import Binding, Exchange, Queue, Topology
+
+log = logging.getLogger("rmqjobs.declaring")
 
 
 async def declare(connection: Connection, topology: Topology) -> None:
@@ -19,18 +23,33 @@ async def declare(connection: Connection, topology: Topology) -> None:
     *others, entrance = topology.exchanges
     for exchange in others:
         await _declare_exchange(channel, exchange)
-    for queue in topology.queues:
-        await channel.call("queue_declare", queue=queue.name, durable=True, arguments=dict(queue.arguments))
-    for binding in topology.bindings:
-        if binding.source != entrance.name:
-            await _bind(channel, binding)
+    for queue in filter(lambda queue: queue.essential, topology.queues):
+        await _declare_queue(channel, queue)
+    optional = {queue.name for queue in topology.queues if not queue.essential}
+    bindings = [binding for binding in topology.bindings if binding.destination not in optional]
+    await _bind(channel, *(binding for binding in bindings if binding.source != entrance.name))
     await _declare_exchange(channel, entrance)
-    for binding in topology.bindings:
-        if binding.source == entrance.name:
-            await _bind(channel, binding)
+    await _bind(channel, *(binding for binding in bindings if binding.source == entrance.name))
     for binding in topology.obsolete:
         await channel.call("queue_unbind", queue=binding.destination, exchange=binding.source, routing_key=binding.key)
     await channel.close()
+    await _declare_optional(connection, topology)
+
+
+async def _declare_optional(connection: Connection, topology: Topology) -> None:
+    """A journal that is down, as streams of RabbitMQ 3.10 may be after a crash of their node, must not hold up jobs."""
+    for queue in topology.queues:
+        if queue.essential:
+            continue
+        channel = await connection.channel()
+        try:
+            await _declare_queue(channel, queue)
+            await _bind(channel, *(binding for binding in topology.bindings if binding.destination == queue.name))
+            await channel.close()
+        except PERMANENT:
+            raise
+        except BrokerError as error:
+            log.warning("going on without", extra={"queue": queue.name, "because": str(error)})
 
 
 async def ensure(connection: Connection, entrance: str, topology: Topology) -> None:
@@ -56,8 +75,13 @@ async def _declare_exchange(channel: Channel, exchange: Exchange) -> None:
     )
 
 
-async def _bind(channel: Channel, binding: Binding) -> None:
-    if binding.to_exchange:
-        await channel.call("exchange_bind", destination=binding.destination, source=binding.source, routing_key=binding.key)
-    else:
-        await channel.call("queue_bind", queue=binding.destination, exchange=binding.source, routing_key=binding.key)
+async def _declare_queue(channel: Channel, queue: Queue) -> None:
+    await channel.call("queue_declare", queue=queue.name, durable=True, arguments=dict(queue.arguments))
+
+
+async def _bind(channel: Channel, *bindings: Binding) -> None:
+    for each in bindings:
+        if each.to_exchange:
+            await channel.call("exchange_bind", destination=each.destination, source=each.source, routing_key=each.key)
+        else:
+            await channel.call("queue_bind", queue=each.destination, exchange=each.source, routing_key=each.key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -17,12 +17,11 @@ from typing import Any
 from pika import BasicProperties
 from pika import exceptions as pika_errors
 
-from rmqjobs.amqp.connection import Backoff, Channel, Connection, connect
+from rmqjobs.amqp.connection import PERMANENT, Backoff, Channel, Connection, Prepare, connect
 from rmqjobs.errors import (
     BrokerBlocked,
     BrokerError,
     BrokerGone,
-    BrokerUnavailable,
     PublishRefused,
     PublishTimeout,
     RmqJobsError,
@@ -37,7 +36,6 @@ WINDOW = 1000  # unconfirmed messages at once; more brings nothing
 _CHECK_EVERY = 0.1
 PERSISTENT = 2
 
-Prepare = Callable[[Connection], Awaitable[None]]
 Settled = Callable[[RmqJobsError | None], None]
 
 
@@ -142,15 +140,13 @@ class PublishLink:
             except BrokerError as error:
                 self._trouble = error
                 log.warning("cannot publish", extra={"broker": str(self._broker), "because": str(error)})
-                if not isinstance(error, BrokerUnavailable):
+                if isinstance(error, PERMANENT):
                     self._fail_all(error)  # a wrong password does not get right by waiting
             self._forget_channel()
             await asyncio.sleep(backoff.delay())
 
     async def _connect(self) -> None:
-        self._connection = await connect(self._broker, name=self._name, heartbeat=self._heartbeat)
-        if self._prepare is not None:
-            await self._prepare(self._connection)
+        self._connection = await connect(self._broker, name=self._name, heartbeat=self._heartbeat, prepare=self._prepare)
         await self._open_channel(self._connection)
 
     async def _open_channel(self, connection: Connection) -> None:

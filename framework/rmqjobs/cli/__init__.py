@@ -6,6 +6,7 @@ stderr. Exit codes are in `errors`.
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib.metadata import version
 
@@ -33,6 +34,9 @@ def main() -> None:
     debug = "--debug" in arguments
     if debug:
         arguments.remove("--debug")
+    # What they say about a lost connection, our errors say in a sentence.
+    for library in ("aio_pika", "aiormq", "pika", "rmqjobs.publishing"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     with errors.explained(debug=debug):
         _add_commands_of_plugins(arguments)
         code = app(arguments)

@@ -33,5 +33,4 @@ def configure(log_format: str, *, level: int = logging.INFO) -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("rmqjobs").setLevel(level)
-    # pika tells every lost connection in ten lines; ours say it in one.
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    logging.getLogger("rmqjobs.publishing").setLevel(level)
