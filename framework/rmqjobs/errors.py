@@ -95,9 +95,9 @@ class AuthenticationFailed(BrokerError):
 
     code = "RJ1302"
 
-    def __init__(self, endpoint: object, user: str) -> None:
+    def __init__(self, endpoint: object, user: str, setting: str = "url") -> None:
         super().__init__(
-            f"{endpoint} does not accept user {user!r} with the password given. Check both in the URL"
+            f"{endpoint} does not accept user {user!r} with the password given. Check both in the setting {setting}"
             " (RabbitMQ takes a guest only from its own machine)"
         )
 

@@ -23,7 +23,7 @@ _VARIABLE_PARTS = (
 def fingerprint(error_type: str, message: str, traceback: str = "") -> str:
     """Twelve hex digits that are the same for failures of the same cause."""
     parts = (error_type, _application_frame(traceback), normalised(message))
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=6).hexdigest()
+    return hashlib.blake2b("\0".join(parts).encode(errors="backslashreplace"), digest_size=6).hexdigest()
 
 
 def normalised(message: str) -> str:

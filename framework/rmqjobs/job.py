@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic_core import to_json
 
 from rmqjobs.errors import InvalidPayload, MalformedMessage
 from rmqjobs.retry import RetryPolicy
@@ -21,12 +23,19 @@ from rmqjobs.retry import RetryPolicy
 JOB_TYPE = re.compile(r"[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*")
 # A routing key has 255 bytes at most, and the delay ladder puts 56 before the job type.
 MAX_JOB_TYPE_BYTES = 199
+MAX_CHECKPOINT_BYTES = 16 * 1024
 DEFAULT_MAX_RUNTIME = timedelta(minutes=25)  # the broker takes an unacknowledged job back after 30 by default
+
+
+@lru_cache(4096)
+def is_job_type(text: str) -> bool:
+    """Whether the text can be a job type."""
+    return len(text) <= MAX_JOB_TYPE_BYTES and JOB_TYPE.fullmatch(text) is not None
 
 
 def check_job_type(job_type: str) -> str:
     """Returns the job type, or raises `ValueError` saying what is wrong with it."""
-    if not JOB_TYPE.fullmatch(job_type) or len(job_type) > MAX_JOB_TYPE_BYTES:
+    if not is_job_type(job_type):
         raise ValueError(
             f"job type {job_type!r}: use lower-case words of letters, digits, '_' and '-' joined with dots,"
             f" {MAX_JOB_TYPE_BYTES} characters at most, such as 'video.transcode'"
@@ -112,7 +121,13 @@ class Job:
         """Keeps JSON `state` (16 KB at most) for the next run of this job; `job.state` has it there.
 
         It travels in the message, so it survives retries and drains, not a crash of the worker.
+
+        Raises:
+            ValueError: It is too large, or not JSON.
         """
+        size = len(to_json(state))
+        if size > MAX_CHECKPOINT_BYTES:
+            raise ValueError(f"a checkpoint of {size:,} bytes: the limit is {MAX_CHECKPOINT_BYTES:,}. Store it elsewhere")
         self.state = state
         self.reporter(self, "checkpoint", {"state": state})
 

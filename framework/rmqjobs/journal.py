@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
-from rmqjobs.amqp.control import read_stream
 from rmqjobs.amqp.publishing import PublishLink
-from rmqjobs.errors import RmqJobsError
+from rmqjobs.errors import BrokerBlocked, BrokerGone, PublishRefused, PublishTimeout, RmqJobsError, Unroutable
 from rmqjobs.events import Event, EventKind
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names
@@ -52,7 +51,10 @@ class Journal:
         """Writes until cancelled."""
         while True:
             await asyncio.sleep(self._interval.total_seconds())
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception:
+                log.exception("the journal failed in an unforeseen way; it goes on")
 
     async def flush(self) -> None:
         """Writes what has gathered; what the broker does not take now is kept for the next time."""
@@ -64,10 +66,13 @@ class Journal:
                 batch.append(self._lost())
             try:
                 await self._link.publish(wire.encode(self._names, batch, source=self.source), timedelta(seconds=5))
-            except RmqJobsError as error:
-                log.warning("journal not written", extra={"records": len(batch), "because": str(error)})
+            except (BrokerGone, BrokerBlocked, PublishTimeout, PublishRefused, Unroutable) as error:
+                log.warning("journal not written yet", extra={"records": len(batch), "because": str(error)})
                 self._records.extendleft(reversed(batch))
                 return
+            except RmqJobsError as error:
+                log.warning("journal records left out", extra={"records": len(batch), "because": str(error)})
+                self._left_out += len(batch)
 
     def _lost(self) -> Event:
         count, self._left_out = self._left_out, 0
@@ -82,6 +87,8 @@ async def follow(settings: Settings, *, start: str = "next", stop_at_end: bool =
         start: `first`, `next` (only what comes), an ISO 8601 instant or an offset number.
         stop_at_end: End when nothing came for a second, instead of waiting for more.
     """
+    from rmqjobs.amqp.control import read_stream  # noqa: PLC0415 - aio-pika is for readers; a worker only writes
+
     names = Names(settings.prefix)
     async for body, source in read_stream(settings, names.journal, start=start, stop_at_end=stop_at_end):
         for event in wire.decode(body, source):

@@ -1,7 +1,7 @@
 """A plugin: handlers under one name. Floor 2: collects declarations, finds and runs nothing.
 
 A `Plugin` object is itself a pluggy plugin: `rmqjobs_handlers` returns what its decorators collected. A package that needs
-more puts `@hookimpl` functions into the module that holds the `Plugin`, or passes an object with them as `hooks`.
+more passes objects with `@hookimpl` methods as `hooks`.
 """
 
 from __future__ import annotations

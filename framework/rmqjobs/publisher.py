@@ -14,16 +14,16 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pydantic import JsonValue
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from rmqjobs.amqp.connection import Connection, connection_name
 from rmqjobs.amqp.declaring import ensure
 from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.errors import InvalidJob, RmqJobsError
 from rmqjobs.job import Payload
-from rmqjobs.settings import DEFAULT_URL, Settings
+from rmqjobs.settings import Settings
 from rmqjobs.topology import Names, build
-from rmqjobs.wire.jobs import Options, encode, new_job_id
+from rmqjobs.wire.jobs import Message, Options, encode, new_job_id
 
 ResultT = TypeVar("ResultT")
 
@@ -32,13 +32,14 @@ class AsyncPublisher:
     """Publishes jobs from an event loop; use it with `async with`, or call `close` yourself.
 
     Args:
-        url: The broker, as `amqp[s]://user:password@host[:port][,host2]/vhost`.
+        url: The broker, as `amqp[s]://user:password@host[:port][,host2]/vhost`. Without it, and for all other settings, the
+            `RMQJOBS_…` environment variables count.
         app_id: Name of the publishing program; travels in every job.
         settings: All settings at once, instead of `url`.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, app_id: str | None = None, settings: Settings | None = None) -> None:
-        self._settings = settings or Settings.load(flags={"url": url})
+    def __init__(self, url: str | None = None, *, app_id: str | None = None, settings: Settings | None = None) -> None:
+        self._settings = settings or Settings.load(flags={"url": url}, environ=os.environ)
         self._app_id = app_id
         self._names = Names(self._settings.prefix)
         self._link = PublishLink(
@@ -80,13 +81,12 @@ class AsyncPublisher:
             BrokerError: The broker refuses us: password, virtual host, permissions.
         """
         options = Options(delay, run_at, expires, priority, headers or {}, reply_to, correlation_id, self._app_id)
-        return await self._publish(_type_of(payload), payload.__pydantic_serializer__.to_json(payload), job_id, options)
+        return await self._publish(_type_of(payload), _json_of(payload), job_id, options)
 
     async def publish_json(self, job_type: str, data: JsonValue | bytes, *, job_id: str | None = None, **options: Any) -> str:
         """Publishes a job by its type, without a payload class; `data` is JSON bytes or JSON values. Otherwise as `publish`."""
-        body = data if isinstance(data, bytes) else to_json(data)
         made = Options(**{**options, "headers": options.get("headers") or {}, "app_id": self._app_id})
-        return await self._publish(job_type, body, job_id, made)
+        return await self._publish(job_type, _json_bytes(job_type, data), job_id, made)
 
     async def publish_many(
         self,
@@ -109,8 +109,11 @@ class AsyncPublisher:
         for payload in payloads:
             await batch.room()
             job_id = new_job_id()
-            body = payload.__pydantic_serializer__.to_json(payload)
-            message = self._encode(_type_of(payload), body, job_id, options)
+            try:
+                message = self._encode(_type_of(payload), _json_of(payload), job_id, options)
+            except InvalidJob as error:
+                await batch.refuse(error)
+                raise
             self._link.send(message, self._settings.publish_timeout, batch.expect(job_id))
         return await batch.all()
 
@@ -130,16 +133,12 @@ class AsyncPublisher:
         await self._link.publish(self._encode(kind, body, job_id, options), self._settings.publish_timeout)
         return job_id
 
-    def _encode(self, kind: str, body: bytes, job_id: str, options: Options) -> Any:
-        return encode(
-            self._names,
-            kind,
-            body,
-            job_id=job_id,
-            options=options,
-            now=datetime.now(UTC),
-            max_body=self._settings.max_body,
-        )
+    def _encode(self, kind: str, body: bytes, job_id: str, options: Options) -> Message:
+        now, max_body = datetime.now(UTC), self._settings.max_body
+        try:
+            return encode(self._names, kind, body, job_id=job_id, options=options, now=now, max_body=max_body)
+        except (TypeError, AttributeError, OverflowError, ValueError) as error:
+            raise InvalidJob(f"{kind}: an option has the wrong type or size: {error}") from error
 
     async def _prepare(self, connection: Connection) -> None:
         """A job must be safe before any worker ever ran, so the publisher sees to the exchanges itself."""
@@ -181,12 +180,18 @@ class _Batch:
             await self.all()
 
     async def all(self) -> list[str]:
+        """The ids, once all are confirmed; raises the first failure."""
         await self._until(0)
         if self._failed:
             error = next(iter(self._failed.values()))
-            error.published = [job_id for job_id in self._ids if job_id not in self._failed]  # type: ignore[attr-defined]
+            await self.refuse(error)
             raise error
         return self._ids
+
+    async def refuse(self, error: RmqJobsError) -> None:
+        """Puts into the error which jobs are known to be queued all the same."""
+        await self._until(0)
+        error.published = [job_id for job_id in self._ids if job_id not in self._failed]  # type: ignore[attr-defined]
 
     async def _until(self, wanted: int) -> None:
         if self._open <= wanted:
@@ -204,8 +209,8 @@ class Publisher:
     itself in a forked child. Arguments are those of `AsyncPublisher`, methods too, without `await`.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, app_id: str | None = None, settings: Settings | None = None) -> None:
-        self._settings = settings or Settings.load(flags={"url": url})
+    def __init__(self, url: str | None = None, *, app_id: str | None = None, settings: Settings | None = None) -> None:
+        self._settings = settings or Settings.load(flags={"url": url}, environ=os.environ)
         self._app_id = app_id
         self._lock = threading.Lock()
         self._engine: _Engine | None = None
@@ -305,6 +310,23 @@ class _Engine:
     @staticmethod
     async def _make(settings: Settings, app_id: str | None) -> AsyncPublisher:
         return AsyncPublisher(app_id=app_id, settings=settings)
+
+
+def _json_of(payload: Payload) -> bytes:
+    try:
+        return payload.__pydantic_serializer__.to_json(payload, by_alias=True)
+    except ValueError as error:
+        raise InvalidJob(f"{payload.job_type}: the payload cannot be written as JSON: {error}") from None
+
+
+def _json_bytes(job_type: str, data: JsonValue | bytes) -> bytes:
+    try:
+        if isinstance(data, bytes):
+            from_json(data)
+            return data
+        return to_json(data)
+    except ValueError as error:
+        raise InvalidJob(f"{job_type}: the payload is not JSON: {error}") from None
 
 
 def _type_of(payload: Payload) -> str:

@@ -28,8 +28,17 @@ def parse_duration(value: object) -> object:
     """`"25s"`, `"1h30m"` or a number of seconds as a `timedelta`; anything else is left for pydantic (ISO 8601)."""
     if not isinstance(value, str):
         return value
-    seconds = float(value) if _NUMBER.fullmatch(value) else timeparse(value)
-    return value if seconds is None else timedelta(seconds=seconds)
+    milliseconds = value[:-2] if value.endswith("ms") else ""
+    if _NUMBER.fullmatch(milliseconds):
+        seconds: float | None = float(milliseconds) / 1000
+    else:
+        seconds = float(value) if _NUMBER.fullmatch(value) else timeparse(value)
+    if seconds is None and value.startswith(("P", "-P")):
+        return value  # ISO 8601, for pydantic
+    try:
+        return timedelta(seconds=seconds)  # type: ignore[arg-type]
+    except (TypeError, OverflowError):
+        raise ValueError(f"{value!r} is no duration: write it as 500ms, 25s, 1h30m, 7d or in seconds") from None
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
@@ -128,7 +137,12 @@ class Settings(BaseModel):
         description="Jobs a worker holds per slot of async and thread handlers; process handlers hold 1",
     )
     grace: Duration = Field(timedelta(seconds=25), description="How long a draining worker waits for running jobs")
-    heartbeat: Duration = Field(timedelta(seconds=20), description="AMQP heartbeat; a dead peer is noticed within twice that")
+    heartbeat: Duration = Field(
+        timedelta(seconds=20),
+        ge=timedelta(seconds=1),
+        le=timedelta(seconds=65_535),
+        description="AMQP heartbeat; a dead peer is noticed within twice that",
+    )
     publish_timeout: Duration = Field(timedelta(seconds=5), description="Deadline of one publish, reconnecting included")
     max_body: int = Field(16 * 2**20, ge=1, description="Largest message body in bytes, published or accepted")
     journal_interval: Duration = Field(timedelta(milliseconds=500), description="How often a worker writes its journal")
@@ -147,6 +161,7 @@ class Settings(BaseModel):
         flags: Mapping[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
         file: Mapping[str, Any] | None = None,
+        file_name: str = "rmqjobs.toml",
     ) -> Settings:
         """Merges the sources; flags whose value is None count as not given.
 
@@ -154,7 +169,7 @@ class Settings(BaseModel):
             ConfigurationError: A value that cannot be used, or a name that does not exist, and where it stands.
         """
         sources = (
-            ("rmqjobs.toml", dict(file or {})),
+            (file_name, dict(file or {})),
             ("environment", _from_environment(environ or {})),
             ("option", {name: value for name, value in (flags or {}).items() if value is not None}),
         )
@@ -169,7 +184,8 @@ class Settings(BaseModel):
             first = error.errors(include_url=False)[0]
             name = str(first["loc"][0])
             raise ConfigurationError(*_explain(name, origin.get(name, ""), first)) from None
-        settings.broker  # noqa: B018 - a wrong URL is found at start, not at the first connection
+        if settings.broker.tls is not None:
+            settings.broker.tls.context()  # a wrong URL or file is found at start, not at the first connection
         return settings
 
 
@@ -202,9 +218,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _explain(name: str, source: str, detail: Mapping[str, Any]) -> tuple[str, str, str]:
-    where = {"environment": environment_name(name), "option": f"--{name.replace('_', '-')}"}.get(source, name)
-    if source == "rmqjobs.toml":
-        where = f"rmqjobs.toml: {name}"
+    places = {"environment": environment_name(name), "option": f"--{name.replace('_', '-')}", "": name}
+    where = places.get(source, f"{source}: {name}")
     if detail["type"] == "extra_forbidden":
         return where, "there is no such setting", f"Settings are: {', '.join(Settings.model_fields)}"
     value = mask_url(str(detail["input"])) if name == "url" else repr(detail["input"])

@@ -155,6 +155,21 @@ def test_a_broker_that_takes_no_messages_is_a_typed_error(tmp_path: Path, node: 
                 jobs.publish(Mark(n=1))
             with pytest.raises(BrokerBlocked):
                 jobs.publish(Mark(n=2))
+            started = time.monotonic()
+            jobs.close()  # a blocked broker never answers the close
+            assert time.monotonic() - started < 5
         finally:
             node.ctl("set_vm_memory_high_watermark", "0.6")
         jobs.publish(Mark(n=3))
+
+
+def test_a_worker_drains_although_the_broker_takes_no_messages(tmp_path: Path, node: PrivateNode) -> None:
+    with stand(tmp_path, node.url, "blocked") as here, publisher(here) as jobs:
+        worker = here.worker("--grace", "1s")
+        jobs.publish_many(Mark(n=n) for n in range(100))
+        wait(lambda: complete(here, 100))
+        node.ctl("set_vm_memory_high_watermark", "0")
+        time.sleep(1)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=30) == 0
+        node.ctl("set_vm_memory_high_watermark", "0.6")

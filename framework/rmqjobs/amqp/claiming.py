@@ -17,7 +17,7 @@ from rmqjobs.wire.jobs import job_type, kept_headers, resend
 
 log = logging.getLogger("rmqjobs.claiming")
 
-AT_MOST = 2000  # other workers' jobs held while looking through the queue
+AT_MOST = 65_535  # other workers' jobs held while looking through the queue: the largest prefetch there is
 _IDLE = 2.0
 
 

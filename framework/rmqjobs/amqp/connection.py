@@ -16,6 +16,7 @@ from pika import ConnectionParameters, PlainCredentials, SSLOptions
 from pika import exceptions as pika_errors
 from pika.adapters.asyncio_connection import AsyncioConnection
 
+from rmqjobs.amqp import tables
 from rmqjobs.errors import (
     AuthenticationFailed,
     BrokerError,
@@ -27,8 +28,11 @@ from rmqjobs.errors import (
 )
 from rmqjobs.settings import Broker, Endpoint
 
+tables.correct_pika()
+
 ACCESS_REFUSED, PRECONDITION_FAILED, NOT_ALLOWED = 403, 406, 530
 CONNECT_TIMEOUT = 5.0
+CLOSE_TIMEOUT = 2.0
 # What waiting does not mend; everything else may be a broker that is just starting.
 PERMANENT = (AuthenticationFailed, VhostNotFound, TlsFailed, PermissionMissing, TopologyConflict)
 
@@ -68,10 +72,10 @@ class Channel:
         raise self.closed.result()
 
     async def close(self) -> None:
-        """Closes the channel and waits for it; harmless when it is closed already."""
+        """Closes the channel and waits for it, not for ever; harmless when it is closed already."""
         if self.raw.is_open:
             self.raw.close()
-        await self.closed
+        await asyncio.wait((self.closed,), timeout=CLOSE_TIMEOUT)
 
     async def _reason(self, error: Exception) -> BrokerError:
         if self.closed.done():
@@ -114,10 +118,13 @@ class Connection:
         return Channel(opened.result(), self._loop)
 
     async def close(self) -> None:
-        """Closes the connection and waits for it; harmless when it is closed already."""
+        """Closes the connection and waits for it; a broker that is blocked never answers, so it is cut off after a moment."""
         if not (self.raw.is_closing or self.raw.is_closed):
             self.raw.close()
-        await self.closed
+        await asyncio.wait((self.closed,), timeout=CLOSE_TIMEOUT)
+        if not self.closed.done():
+            self.raw._terminate_stream(None)  # noqa: SLF001 - pika has no public way to end a connection without its broker
+            resolve(self.closed, BrokerUnavailable(f"{self.endpoint} did not answer the close"))
 
     def _on_close(self, _connection: Any, reason: Exception) -> None:
         if not self.closed.done():

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from rmqjobs.amqp.connection import Backoff, Channel, Connection, Prepare, connect, resolve
-from rmqjobs.errors import BrokerError
+from rmqjobs.errors import BrokerError, RmqJobsError
 from rmqjobs.settings import Broker
 
 log = logging.getLogger("rmqjobs.consuming")
@@ -214,8 +214,11 @@ class ConsumeLink:
                 await asyncio.sleep(backoff.delay())
                 try:
                     connection = await self._connect()
-                except BrokerError as error:
+                except RmqJobsError as error:
                     log.warning("cannot consume", extra={"broker": str(self._broker), "because": str(error)})
+                    continue
+                except Exception:
+                    log.exception("consuming failed in an unforeseen way; connecting again")
                     continue
                 log.info("consuming again", extra={"broker": str(self._broker)})
                 backoff.reset()
@@ -267,6 +270,9 @@ class ConsumeLink:
             on_delivery(Delivery(lease, method.delivery_tag, body, method.routing_key, method.redelivered, properties))
 
         await channel.call("basic_qos", prefetch_count=subscription.prefetch)
+        if self._stopping:
+            await channel.close()
+            return BrokerError("the worker stops")
         tag = f"{self._name}:{subscription.queue}"
         consumed: asyncio.Future[Any] = loop.create_future()
         channel.raw.basic_consume(
@@ -276,10 +282,9 @@ class ConsumeLink:
             arguments=dict(subscription.arguments),
             callback=lambda frame: resolve(consumed, frame),
         )
+        self._leases[subscription.queue] = (lease, channel, tag)  # from here on `stop` knows it
         await asyncio.wait((consumed, channel.closed), return_when=asyncio.FIRST_COMPLETED)
-        if consumed.done():
-            self._leases[subscription.queue] = (lease, channel, tag)
-            await asyncio.wait((cancelled, channel.closed), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((cancelled, channel.closed), return_when=asyncio.FIRST_COMPLETED)
         reason = channel.closed.result() if channel.closed.done() else BrokerError("the broker cancelled the consumer")
         await channel.close()
         self._on_lost(lease)

@@ -17,6 +17,7 @@ from aiormq import exceptions as aiormq_errors
 from pamqp.commands import Basic
 from yarl import URL
 
+from rmqjobs.amqp import tables
 from rmqjobs.amqp.connection import translate
 from rmqjobs.errors import (
     AuthenticationFailed,
@@ -33,6 +34,8 @@ from rmqjobs.settings import Broker, Endpoint, Settings
 from rmqjobs.wire.jobs import Message
 
 log = logging.getLogger("rmqjobs.control")
+
+tables.correct_pamqp()
 
 CONNECT_TIMEOUT = 5.0
 MOST_HELD = 65_535
@@ -154,8 +157,9 @@ class Desk:
         raise ReviewInProgress(f"another review holds {queue!r} for over {_TURN:g} s. End it, then try again")
 
     async def _all_of(self, channel: AbstractChannel, queue: str) -> AsyncIterator[Held]:
-        raw = await channel.get_underlay_channel()
-        count = (await raw.queue_declare(queue, passive=True)).message_count or 0
+        count, _ = await self._counts(queue) or (0, 0)
+        if not count:
+            return
         # Without a prefetch a quorum queue stops at 2,000; the largest there is is that of a 16-bit number.
         await channel.set_qos(prefetch_count=MOST_HELD)
         arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
@@ -218,7 +222,7 @@ async def read_stream(settings: Settings, stream: str, *, start: str, stop_at_en
 def _offset(start: str) -> Any:
     if start in ("first", "next", "last"):
         return start
-    if start.isdigit():
+    if start.isdigit() and int(start) < 2**63:
         return int(start)
     try:
         return datetime.fromisoformat(start).astimezone(UTC)
@@ -242,7 +246,7 @@ def _held(message: AbstractIncomingMessage) -> Held:
             correlation_id=properties.correlation_id,
             reply_to=properties.reply_to,
             message_id=properties.message_id,
-            timestamp=None if timestamp is None else int(timestamp.timestamp()),
+            timestamp=int(timestamp.timestamp()) if isinstance(timestamp, datetime) else None,
             type=properties.message_type,
             app_id=properties.app_id,
         ),
@@ -285,4 +289,6 @@ def _opening_error(broker: Broker, endpoint: Endpoint, error: BaseException) -> 
         return VhostNotFound(endpoint, broker.vhost, broker.user)
     if isinstance(error, ssl.SSLError) or "SSL" in text:
         return TlsFailed(endpoint, text)
+    if "bytes expected" in text:  # it hung up on our greeting
+        return TlsFailed(endpoint, "it does not speak plain AMQP; perhaps it expects TLS")
     return BrokerUnavailable.at(endpoint, text)

@@ -22,6 +22,9 @@ from rmqjobs.errors import (
     BrokerBlocked,
     BrokerError,
     BrokerGone,
+    BrokerUnavailable,
+    ConfigurationError,
+    InvalidJob,
     PublishRefused,
     PublishTimeout,
     RmqJobsError,
@@ -34,6 +37,7 @@ log = logging.getLogger("rmqjobs.publishing")
 
 WINDOW = 1000  # unconfirmed messages at once; more brings nothing
 _CHECK_EVERY = 0.1
+_LIVED = 5.0  # seconds after which a connection was a good one
 PERSISTENT = 2
 
 Settled = Callable[[RmqJobsError | None], None]
@@ -66,7 +70,7 @@ class PublishLink:
         self._oldest_tag = 1
         self._connection: Connection | None = None
         self._channel: Channel | None = None
-        self._trouble: BrokerError | None = None
+        self._trouble: RmqJobsError | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._checker: asyncio.TimerHandle | None = None
 
@@ -130,19 +134,26 @@ class PublishLink:
     # -- the connection
 
     async def _keep_connected(self) -> None:
-        backoff = Backoff()
+        """Connects, waits for the loss, connects again; whatever goes wrong, it goes on."""
+        backoff, loop = Backoff(), asyncio.get_running_loop()
         while True:
+            started = loop.time()
             try:
                 await self._connect()
-                backoff.reset()
                 self._trouble = await self._until_lost()
                 log.warning("publishing connection lost", extra={"broker": str(self._broker), "because": str(self._trouble)})
-            except BrokerError as error:
+                if not isinstance(self._trouble, BrokerUnavailable):
+                    self._blame(self._trouble)
+            except RmqJobsError as error:
                 self._trouble = error
                 log.warning("cannot publish", extra={"broker": str(self._broker), "because": str(error)})
-                if isinstance(error, PERMANENT):
+                if isinstance(error, (*PERMANENT, ConfigurationError)):
                     self._fail_all(error)  # a wrong password does not get right by waiting
+            except Exception:
+                log.exception("publishing failed in an unforeseen way; connecting again")
             self._forget_channel()
+            if loop.time() - started > _LIVED:
+                backoff.reset()
             await asyncio.sleep(backoff.delay())
 
     async def _connect(self) -> None:
@@ -161,8 +172,8 @@ class PublishLink:
         """Waits for the end of the connection; a channel the broker closed over one message is replaced."""
         while True:
             connection, channel = self._connection, self._channel
-            assert connection is not None  # noqa: S101 - set by _connect
-            assert channel is not None  # noqa: S101
+            if connection is None or channel is None:
+                return BrokerUnavailable("the publishing channel is gone")
             await asyncio.wait((connection.closed, channel.closed), return_when=asyncio.FIRST_COMPLETED)
             if connection.closed.done() or not connection.raw.is_open:
                 return await connection.closed
@@ -194,7 +205,8 @@ class PublishLink:
     def _pump(self) -> None:
         """Sends as many waiting messages as the window allows."""
         while self._waiting and len(self._unconfirmed) < self._window and self._can_send():
-            self._send(self._waiting.popleft())
+            if not self._send(self._waiting.popleft()):
+                return
         if not self._waiting and not self._unconfirmed:
             self._window = WINDOW
 
@@ -202,20 +214,24 @@ class PublishLink:
         connection = self._connection
         return self.is_connected and connection is not None and connection.blocked is None
 
-    def _send(self, entry: _Entry) -> None:
+    def _send(self, entry: _Entry) -> bool:
+        """Returns whether sending may go on."""
         message, channel = entry.message, self._channel
-        assert channel is not None  # noqa: S101 - _can_send was asked
+        if channel is None:
+            self._waiting.appendleft(entry)
+            return False
         try:
-            channel.raw.basic_publish(message.exchange, message.routing_key, message.body, _properties(message), mandatory=True)
-        except pika_errors.AMQPError:
-            self._waiting.appendleft(entry)  # the channel is closing; the keeper opens another
-            self._channel = None
-            return
-        except Exception as error:  # noqa: BLE001 - a header AMQP cannot carry is that message's fault alone
-            entry.settled(Unroutable(f"{message.type}: AMQP cannot carry this message: {error}"))
-            return
+            properties = _properties(message)
+            channel.raw.basic_publish(message.exchange, message.routing_key, message.body, properties, mandatory=True)
+        except (pika_errors.ChannelWrongStateError, pika_errors.ConnectionWrongStateError):
+            self._waiting.appendleft(entry)  # it is closing; the keeper opens another
+            return False
+        except Exception as error:  # noqa: BLE001 - a value AMQP cannot carry is that message's fault alone
+            entry.settled(InvalidJob(f"{message.type}: AMQP cannot carry this message: {error or type(error).__name__}"))
+            return True
         self._unconfirmed[self._next_tag] = entry
         self._next_tag += 1
+        return True
 
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method

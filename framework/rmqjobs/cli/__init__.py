@@ -40,6 +40,7 @@ def main() -> None:
     with errors.explained(debug=debug):
         _add_commands_of_plugins(arguments)
         code = app(arguments)
+        sys.stdout.flush()
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 import socket
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,16 +20,18 @@ from cyclopts import Parameter
 from rmqjobs.amqp.control import desk
 from rmqjobs.cli.errors import FAILED, NOT_FOUND, PARTLY, USAGE, fail
 from rmqjobs.cli.letters import COLUMNS, counts, print_whole, record, row
-from rmqjobs.cli.options import Common
+from rmqjobs.cli.options import Common, as_duration
 from rmqjobs.cli.output import age, print_json, print_table, say
 from rmqjobs.deadletters.review import Outcome, Review
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.errors import ConfigurationError
 from rmqjobs.plugins import load
-from rmqjobs.settings import Settings, parse_duration
+from rmqjobs.settings import Settings
 from rmqjobs.wire.deadletters import DeadLetter
 
 app = cyclopts.App(name="dlq", help="Review dead letters, straight on their queues: looking changes nothing.")
+
+_PREVIEW = 10
 
 Names = Annotated[list[str] | None, Parameter(negative="")]
 
@@ -55,6 +59,7 @@ class Filter:
     def selection(self, ids: tuple[str, ...] = ()) -> Selection:
         """As the review takes it."""
         return Selection(
+            tuple(self.queue or ()),
             ids,
             tuple(self.type or ()),
             self.error,
@@ -112,7 +117,13 @@ def list_(
     elif letters:
         print_table(COLUMNS, map(row, letters))
     else:
-        say("no dropped dead letters" if dropped else "no dead letters: every job was done, or is still being tried")
+        say(_nothing(which.selection(), dropped=dropped))
+
+
+def _nothing(selection: Selection, *, dropped: bool) -> str:
+    if not selection.is_empty:
+        return f"no dead letter matches: {selection.describe()}"
+    return "no dropped dead letters" if dropped else "no dead letters: every job was done, or is still being tried"
 
 
 @app.command
@@ -155,7 +166,8 @@ def stats(*, queue: Names = None, json: bool = False, common: Common | None = No
     if json:
         print_json({"queues": rows, "unrouted": unrouted})
         return
-    print_table(("queue", "dead", "oldest", "reasons", "types", "groups"), rows)
+    if rows:
+        print_table(("queue", "dead", "oldest", "reasons", "types", "groups"), rows)
     say(f"{unrouted} unrouted jobs wait for a worker that knows their type")
 
 
@@ -229,26 +241,37 @@ def _act(
 ) -> int:
     """Preview, confirmation, action, summary: the same for every verb."""
     which, care, settings = which or Filter(), care or Care(), (common or Common()).settings()
-    selection = which.selection(tuple(ids or ()))
-    if selection.is_empty and not care.all and not which.queue:
-        fail(f"say which dead letters to {verb}: ids, a filter such as --type, or --all", USAGE)
+    selection = _checked(which.selection(tuple(ids or ())), care, verb)
     found = asyncio.run(_find(settings, which, selection, dropped=verb == "restore", limit=care.limit))
-    if not found:
-        fail(f"no dead letter matches: {selection.describe()}", NOT_FOUND)
-    say(f"{verb} {len(found):,} of them: {selection.describe()}")
-    if not care.json:
-        print_table(COLUMNS, map(row, found[:10]))
-        if len(found) > 10:  # noqa: PLR2004 - a preview
-            say(f"… and {len(found) - 10:,} more")
+    _preview(found, selection, care, verb)
     if care.dry_run:
         say(f"dry run: nothing was done. To {verb} them, run it without --dry-run")
         return 0
     _confirm(care, verb, len(found))
-    counts = {queue: sum(letter.queue == queue for letter in found) for queue in {letter.queue for letter in found}}
-    if verb == "restore":
-        counts = {"": len(found)}
+    counts = Counter("" if verb == "restore" else letter.queue for letter in found)
     outcome = asyncio.run(_carry_out(settings, selection, counts, action, care.because))
     return _report(outcome, verb, as_json=care.json)
+
+
+def _checked(selection: Selection, care: Care, verb: str) -> Selection:
+    """Refuses what would mean everything by mistake."""
+    if "" in selection.ids:
+        fail("an id is empty. Is a variable unset?", USAGE)
+    if selection.is_empty and not care.all:
+        fail(f"say which dead letters to {verb}: ids, a filter such as --type, or --all", USAGE)
+    return selection
+
+
+def _preview(found: list[DeadLetter], selection: Selection, care: Care, verb: str) -> None:
+    if not found:
+        fail(f"no dead letter matches: {selection.describe()}", NOT_FOUND)
+    if ambiguous := selection.ambiguous(found):
+        fail(f"several dead letters begin with {', '.join(map(repr, ambiguous))}. Give more of the id", USAGE)
+    say(f"{verb} {len(found):,}: {selection.describe()}")
+    if not care.json:
+        print_table(COLUMNS, map(row, found[:_PREVIEW]))
+        if len(found) > _PREVIEW:
+            say(f"… and {len(found) - _PREVIEW:,} more")
 
 
 def _confirm(care: Care, verb: str, count: int) -> None:
@@ -280,7 +303,14 @@ def _report(outcome: Outcome, verb: str, *, as_json: bool) -> int:
 @asynccontextmanager
 async def _review(settings: Settings) -> AsyncIterator[Review]:
     async with desk(settings) as connection:
-        yield Review(connection, settings, by=f"{getpass.getuser()}@{socket.gethostname()}")
+        yield Review(connection, settings, by=f"{_user()}@{socket.gethostname()}")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user often has no name
+        return str(os.getuid())
 
 
 async def _queues(review: Review, settings: Settings, wanted: list[str] | None) -> list[str]:
@@ -288,7 +318,9 @@ async def _queues(review: Review, settings: Settings, wanted: list[str] | None) 
     queues = await review.queues(known)
     missing = set(wanted or ()) - set(queues)
     if missing:
-        raise ConfigurationError("--queue", f"{', '.join(sorted(missing))} has no dead-letter queue", _where_to_look())
+        there = await review.queues(sorted({handler.queue for handler in load(settings.plugins).handlers.values()}))
+        hint = f"There are: {', '.join(there) or 'none'}. {_where_to_look()}"
+        raise ConfigurationError("--queue", f"{', '.join(sorted(missing))} has no dead-letter queue", hint)
     if wanted:
         return [queue for queue in queues if queue in wanted]
     if not queues:
@@ -313,8 +345,7 @@ async def _find(
             async for letter in source:
                 if limit is not None and len(found) >= limit:
                     break
-                if not which.queue or letter.queue in which.queue:
-                    found.append(letter)
+                found.append(letter)
             await source.aclose()  # type: ignore[attr-defined]
     return found
 
@@ -349,9 +380,4 @@ async def _stats(settings: Settings, wanted: list[str] | None) -> tuple[list[dic
 
 
 def _duration(option: str, text: str | None) -> timedelta | None:
-    if text is None:
-        return None
-    duration = parse_duration(text)
-    if not isinstance(duration, timedelta):
-        raise ConfigurationError(option, f"{text!r} is no duration", "Write it as 30m, 2h or 7d")
-    return duration
+    return None if text is None else as_duration(option, text)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -50,8 +51,8 @@ def explained(*, debug: bool) -> Iterator[None]:
         fail(f"{error.code} {error}", exit_code(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # `rmqjobs dlq list | head`
-        sys.stderr.close()
+    except BrokenPipeError:  # `rmqjobs dlq list | head`: whoever read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
 
 

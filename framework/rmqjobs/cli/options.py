@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from rmqjobs.cli.output import say
 from rmqjobs.errors import ConfigurationError
-from rmqjobs.settings import Settings
+from rmqjobs.settings import ENVIRONMENT_PREFIX, Settings, environment_name, parse_duration
 
 DEFAULT_FILE = "rmqjobs.toml"
 
@@ -31,7 +35,29 @@ class Common:
     def settings(self, **flags: Any) -> Settings:
         """Flags over environment over file over defaults."""
         given = {"url": self.url, "prefix": self.prefix, **flags}
-        return Settings.load(flags=given, environ=os.environ, file=_read(self.config))
+        _warn_of_misspelt(os.environ)
+        file_name = str(self.config or DEFAULT_FILE)
+        return Settings.load(flags=given, environ=os.environ, file=_read(self.config), file_name=file_name)
+
+
+def as_duration(option: str, text: str) -> timedelta:
+    """An option's duration; a `ConfigurationError` names the option."""
+    try:
+        duration = parse_duration(text)
+    except ValueError as error:
+        raise ConfigurationError(option, str(error)) from None
+    if not isinstance(duration, timedelta):
+        raise ConfigurationError(option, f"{text!r} is no duration", "Write it as 30s, 1h30m, 24h or 7d")
+    return duration
+
+
+def _warn_of_misspelt(environ: Mapping[str, str]) -> None:
+    """A variable that is nearly a setting would silently do nothing."""
+    known = {environment_name(name) for name in Settings.model_fields}
+    for name in environ:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and close:
+            say(f"note: {name} is no setting. Did you mean {close[0]}?")
 
 
 def _read(config: Path | None) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from pydantic_core import to_json
 from rich.console import Console
 from rich.table import Table
 
+_ID_WIDTH = 36
+
 
 def console() -> Console:
     """Stdout; wide enough in a pipe that nothing is cut."""
@@ -37,7 +39,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) ->
     """A table of the named columns."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.upper().replace("_", " "), overflow="fold", no_wrap=not sys.stdout.isatty())
+        width = _ID_WIDTH if column == "id" else None  # an id that is cut cannot be copied
+        table.add_column(column.upper().replace("_", " "), overflow="ellipsis", no_wrap=True, min_width=width)
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     console().print(table)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from rmqjobs.cli.options import Common
+from rmqjobs.cli.options import Common, as_duration
 from rmqjobs.cli.output import say
-from rmqjobs.errors import ConfigurationError, InvalidJob, JobError
+from rmqjobs.errors import ConfigurationError, InvalidJob, JobError, PluginError
 from rmqjobs.plugins import installed, load
 from rmqjobs.publisher import AsyncPublisher
-from rmqjobs.settings import Settings, parse_duration
+from rmqjobs.settings import Settings
 
 
 def publish(
@@ -67,7 +68,7 @@ def publish(
     sys.stdout.write(asyncio.run(_publish(settings, job_type, body, job_id, options)) + "\n")
 
 
-async def _publish(settings: Settings, job_type: str, body: bytes, job_id: str | None, options: dict[str, object]) -> str:
+async def _publish(settings: Settings, job_type: str, body: bytes, job_id: str | None, options: Mapping[str, object]) -> str:
     async with AsyncPublisher(settings=settings, app_id="rmqjobs-cli") as jobs:
         return await jobs.publish_json(job_type, body, job_id=job_id, **options)
 
@@ -86,7 +87,11 @@ def _read(data: str) -> bytes:
 def _validate(job_type: str, body: bytes) -> None:
     if not installed():
         return
-    handler = load().handlers.get(job_type)
+    try:
+        handler = load().handlers.get(job_type)
+    except PluginError as error:
+        say(f"published unchecked: {error}")
+        return
     if handler is None:
         say(f"no installed plugin handles {job_type!r}: published unchecked, it waits until a worker does")
         return
@@ -96,17 +101,17 @@ def _validate(job_type: str, body: bytes) -> None:
         raise InvalidJob(f"{error}. Correct the payload, or publish it as it is with --no-validate") from None
 
 
-def _duration(option: str, text: str | None) -> object:
-    if text is None:
-        return None
-    duration = parse_duration(text)
-    if isinstance(duration, str):
-        raise ConfigurationError(option, f"{text!r} is no duration", "Write it as 30s, 1h30m or 24h")
-    return duration
+def _duration(option: str, text: str | None) -> timedelta | None:
+    return None if text is None else as_duration(option, text)
 
 
 def _instant(text: str | None) -> datetime | None:
+    if text is None:
+        return None
     try:
-        return datetime.fromisoformat(text) if text else None
+        at = datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigurationError("--at", f"{text!r} is no ISO 8601 time", "Write it as 2027-01-31T03:00:00+01:00") from None
+        at = None
+    if at is None or at.tzinfo is None:
+        raise ConfigurationError("--at", f"{text!r} is no ISO 8601 time with a zone", "Write it as 2027-01-31T03:00:00+01:00")
+    return at

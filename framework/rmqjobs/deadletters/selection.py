@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -13,7 +14,8 @@ class Selection:
     """A filter; parts that are empty match everything.
 
     Args:
-        ids: Job ids, or unique beginnings of them.
+        queues: Work queues.
+        ids: Job ids, or beginnings of them.
         types: Job types.
         error: Part of the error's class or message.
         reason: The reason, as listed.
@@ -22,6 +24,7 @@ class Selection:
         newer_than: Died at most this long ago.
     """
 
+    queues: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     error: str = ""
@@ -39,7 +42,8 @@ class Selection:
         """Whether the dead letter is meant."""
         error = f"{letter.error_type}: {letter.error_message}".lower()
         return (
-            (not self.ids or any(letter.id.startswith(wanted) for wanted in self.ids))
+            (not self.queues or letter.queue in self.queues)
+            and (not self.ids or any(letter.id.startswith(wanted) for wanted in self.ids))
             and (not self.types or letter.type in self.types)
             and self.error.lower() in error
             and (not self.reason or self.reason.lower() == letter.reason.lower())
@@ -47,9 +51,15 @@ class Selection:
             and self._of_age(letter, now)
         )
 
+    def ambiguous(self, found: Iterable[DeadLetter]) -> list[str]:
+        """Beginnings of ids that fit several of these dead letters."""
+        ids = {letter.id for letter in found}
+        return [wanted for wanted in self.ids if sum(each.startswith(wanted) for each in ids) > 1]
+
     def describe(self) -> str:
         """The filter in words."""
         parts = [
+            f"queue {' or '.join(self.queues)}" if self.queues else "",
             f"id {' or '.join(self.ids)}" if self.ids else "",
             f"type {' or '.join(self.types)}" if self.types else "",
             f"error containing {self.error!r}" if self.error else "",

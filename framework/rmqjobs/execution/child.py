@@ -18,7 +18,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from datetime import datetime
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 from pydantic import JsonValue
@@ -32,6 +32,7 @@ class _Child:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._pid = os.getpid()
+        self._sending = Lock()  # a handler may report from threads of its own
         self._jobs: queue.SimpleQueue[tuple[frames.Head, bytes]] = queue.SimpleQueue()
 
     def serve(self) -> None:
@@ -70,7 +71,7 @@ class _Child:
     def _send(self, head: frames.Head) -> None:
         if os.getpid() != self._pid:  # the handler forked and its copy came back: only the original answers
             os._exit(1)
-        with contextlib.suppress(BrokenPipeError):  # the listening thread ends us
+        with self._sending, contextlib.suppress(BrokenPipeError):  # the listening thread ends us
             self._connection.sendall(frames.pack(head))
 
 

@@ -20,7 +20,10 @@ Head = dict[str, Any]
 
 def pack(head: Mapping[str, Any], body: bytes = b"") -> bytes:
     """One frame."""
-    encoded = to_json(head, fallback=repr, inf_nan_mode="null")
+    try:
+        encoded = to_json(head, fallback=repr, inf_nan_mode="null")
+    except ValueError:  # bytes or half characters inside: what JSON cannot carry crosses as text
+        encoded = json.dumps(head, default=repr).encode()
     return _LENGTHS.pack(len(encoded), len(body)) + encoded + body
 
 

@@ -23,6 +23,10 @@ class LoopPool:
                 raise
             task.uncancel()
             raise run.stopped_by from None
+        except Exception:
+            raise
+        except BaseException as error:
+            raise RuntimeError(f"the handler raised {error!r}") from error  # it may end its job, not the worker
         else:
             return result
         finally:

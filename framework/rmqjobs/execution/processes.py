@@ -73,12 +73,16 @@ class ProcessPool:
         Raises:
             ChildDied: The child died by itself.
         """
-        child = self._idle.pop() if self._idle else await _start_child()
+        order = frames.pack(_order(run), run.body)
+        child = self._take_idle() or await _start_child()
         self._busy.add(child)
         run.begin(lambda _error: child.kill())
         try:
-            child.writer.write(frames.pack(_order(run), run.body))
+            child.writer.write(order)
             answer = await self._answer(child, run)
+        except BaseException:
+            child.kill()  # nobody will read its answer
+            raise
         finally:
             run.end()
             self._busy.discard(child)
@@ -108,6 +112,13 @@ class ProcessPool:
                 run.job.state = head["data"]["state"]
             run.job.reporter(run.job, head["report"], head["data"])
         child.kill()  # it closed its socket: whatever is left of it cannot answer
+        return None
+
+    def _take_idle(self) -> _Child | None:
+        while self._idle:
+            child = self._idle.pop()
+            if child.process.returncode is None and not child.killed:
+                return child
         return None
 
     async def _keep(self, child: _Child) -> None:

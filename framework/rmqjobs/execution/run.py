@@ -39,16 +39,20 @@ class Run:
     def begin(self, stopper: Callable[[Exception], object]) -> None:
         """Starts the clock of `max_runtime`; `stopper` is how the pool stops a run."""
         self._stopper = stopper
+        if self.stopped_by is not None:  # before it began
+            stopper(self.stopped_by)
         limit = self.handler.max_runtime
         timer = asyncio.get_running_loop().call_later(limit.total_seconds(), self._out_of_time, limit)
         self._timers.append(timer)
 
     def stop(self, error: Exception) -> None:
         """Stops the run as far as its pool can; it then ends with this error. The first stop counts."""
-        if self.stopped_by is not None or self._stopper is None:
+        if self.stopped_by is not None:
             return
         self.stopped_by = error
         self.job.cancelled = True
+        if self._stopper is None:
+            return
         self._timers.append(asyncio.get_running_loop().call_later(STUBBORN_AFTER, self._name_stubborn))
         self._stopper(error)
 

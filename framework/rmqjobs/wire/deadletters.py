@@ -72,9 +72,18 @@ class DeadLetter:
 def error_text(error: BaseException) -> tuple[str, str, str]:
     """Class, message and traceback of an error, wherever it happened."""
     if isinstance(error, RemoteError):
-        return error.types[0], str(error), error.traceback
+        return error.types[0], printable(error), printable(error.traceback)
     text = "".join(tracebacks.format_exception(error)) if error.__traceback__ else ""
-    return qualified_name(type(error)), str(error), text
+    return qualified_name(type(error)), printable(error), printable(text)
+
+
+def printable(value: object) -> str:
+    """The value's text, whatever its `__str__` does and whatever half characters it holds: AMQP takes only whole ones."""
+    try:
+        text = str(value)
+    except Exception as error:  # noqa: BLE001 - a handler's exception may be broken itself
+        text = f"<{type(value).__name__} whose text cannot be had: {type(error).__name__}>"
+    return text.encode(errors="backslashreplace").decode()
 
 
 def bury(names: Names, incoming: Incoming, cause: Cause, *, job_id: str, failed_at: datetime) -> Message:
@@ -119,7 +128,7 @@ def read(incoming: Incoming, queue: str) -> DeadLetter:
         plugin_version=_text(headers, h.PLUGIN_VERSION),
         dropped_at=_at(headers, h.DROPPED_AT),
         body=incoming.body,
-        headers={name: value for name, value in headers.items() if not name.startswith(h.OURS)},
+        headers={name: value for name, value in headers.items() if not (name.startswith(h.OURS) or h.is_brokers(name))},
     )
 
 

@@ -13,13 +13,24 @@ from rmqjobs.events import Event, EventKind
 from rmqjobs.topology import Names
 from rmqjobs.wire.jobs import Message
 
+MAX_LINE = 32 * 1024  # one record must not make a batch too large for the broker
 NDJSON = "application/x-ndjson"
 
 
 def encode(names: Names, events: Iterable[Event], *, source: str) -> Message:
     """One message with all the events; the routing key says who writes."""
-    body = b"\n".join(to_json(as_record(event), fallback=repr, inf_nan_mode="null") for event in events)
-    return Message(names.events, source, body, content_type=NDJSON)
+    return Message(names.events, source, b"\n".join(map(_line, events)), content_type=NDJSON)
+
+
+def _line(event: Event) -> bytes:
+    record = as_record(event)
+    try:
+        line = to_json(record, fallback=repr, inf_nan_mode="null")
+    except ValueError:  # half characters, which a handler's log line or a foreign message may hold
+        line = json.dumps(record, default=repr).encode()
+    if len(line) > MAX_LINE:
+        line = to_json(record | {"data": {"left_out_bytes": len(line)}}, fallback=repr)
+    return line
 
 
 def decode(body: bytes, source: str = "") -> Iterator[Event]:

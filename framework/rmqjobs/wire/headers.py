@@ -50,14 +50,13 @@ STATUS = "rmqjobs-status"  # "done" or "dead"
 _BROKER = frozenset({"x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC"})
 _BROKER_PREFIXES = ("x-first-death-", "x-last-death-", "x-opt-")
 
-MAX_CHECKPOINT_BYTES = 16 * 1024
 # All headers travel in one frame, of 128 KB by default.
-MAX_HEADER_CHARACTERS = 96 * 1024
+MAX_HEADER_BYTES = 96 * 1024
 
 
-def is_brokers(name: str) -> bool:
-    """Whether the broker owns this header; such a header is never republished."""
-    return name in _BROKER or name.startswith(_BROKER_PREFIXES)
+def is_brokers(name: object) -> bool:
+    """Whether the broker owns this header, or nobody can write it again (a name that is no text); it never travels on."""
+    return not isinstance(name, str) or name in _BROKER or name.startswith(_BROKER_PREFIXES)
 
 
 def integer(headers: Mapping[str, Any], name: str, default: int, *, least: int = 0) -> int:
@@ -98,9 +97,15 @@ def checkpoint(headers: Mapping[str, Any]) -> JsonValue:
     return state
 
 
+def size(headers: Mapping[str, Any]) -> int:
+    """About how many bytes they take on the wire; never less than in truth by much."""
+    return len(repr(headers).encode(errors="replace"))
+
+
 def fit(headers: dict[str, Any]) -> dict[str, Any]:
     """The headers, without the producer's own when all together would break the frame limit."""
-    if len(repr(headers)) <= MAX_HEADER_CHARACTERS:
+    if size(headers) <= MAX_HEADER_BYTES:
         return headers
-    kept = {name: value for name, value in headers.items() if name.startswith(OURS)}
+    most = MAX_HEADER_BYTES // 4
+    kept = {name: value for name, value in headers.items() if name.startswith(OURS) and size({name: value}) <= most}
     return kept | {"rmqjobs-headers-left-out": len(headers) - len(kept)}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -13,13 +12,14 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from rmqjobs.errors import InvalidJob, MalformedMessage
-from rmqjobs.job import check_job_type
+from rmqjobs.job import check_job_type, is_job_type
 from rmqjobs.retry import Counters
 from rmqjobs.topology import MAX_DELAY, Names, delay_route, job_type_of_key
 from rmqjobs.wire import headers as h
 
 JSON = "application/json"
 MAX_PRIORITY = 31
+MAX_SHORT_BYTES = 255
 _NO_HEADERS: Mapping[str, Any] = {}
 _FRESH = Counters()
 _HEADER_VALUES = (str, int, float, bool, bytes, datetime, list, dict, type(None))
@@ -137,6 +137,7 @@ def encode(names: Names, kind: str, body: bytes, *, job_id: str, options: Option
         check_job_type(kind)
     except ValueError as error:
         raise InvalidJob(str(error)) from None
+    _check_short(kind, job_id=job_id, **{name: getattr(options, name) for name in ("correlation_id", "reply_to", "app_id")})
     exchange, key, headers = names.jobs, kind, _headers(kind, options, now)
     wait = _wait(kind, options, now)
     if wait > timedelta(0):
@@ -170,7 +171,10 @@ def decode(incoming: Incoming, *, max_body: int) -> Envelope:
         _check_content_type(properties.content_type)
     if properties.content_encoding not in (None, "", "utf-8", "identity"):
         raise MalformedMessage(f"content_encoding is {properties.content_encoding!r}: bodies are plain UTF-8 JSON")
-    envelope = Envelope(properties.message_id or new_job_id(), job_type(incoming), incoming.body)
+    kind = job_type(incoming)
+    if not is_job_type(kind):
+        raise MalformedMessage(f"{kind!r:.80} is no job type. See the message contract")
+    envelope = Envelope(properties.message_id or new_job_id(), kind, incoming.body)
     if properties.timestamp is not None:
         envelope.published_at = _timestamp(properties.timestamp)
     if properties.headers:
@@ -192,7 +196,7 @@ def again(
     """The same job for a later run: by way of the delay ladder, or straight to its queue when there is no delay."""
     headers = kept_headers(incoming) | _counter_headers(counters)
     if envelope.state is not None:
-        headers[h.CHECKPOINT] = json.dumps(envelope.state, separators=(",", ":"))
+        headers[h.CHECKPOINT] = to_json(envelope.state).decode()
     if failed and h.FIRST_FAILED_AT not in headers:
         headers[h.FIRST_FAILED_AT] = h.milliseconds(now)
     exchange, key = "", names.queue(queue)
@@ -225,6 +229,12 @@ def resend(
     )
 
 
+def without_foreign_headers(message: Message) -> Message:
+    """The message with none but our headers: for the rare ones whose others AMQP could deliver but cannot take again."""
+    ours = {name: value for name, value in (message.headers or {}).items() if name.startswith(h.OURS)}
+    return replace(message, headers=ours or None)
+
+
 def kept_headers(incoming: Incoming) -> dict[str, Any]:
     """The headers that travel on: all but the broker's."""
     received = incoming.properties.headers or _NO_HEADERS
@@ -237,12 +247,19 @@ def reply(incoming: Incoming, envelope: Envelope, status: str, result: object) -
     return Message(
         "",
         properties.reply_to or "",
-        to_json(result, fallback=repr, inf_nan_mode="null"),
+        _result(result),
         message_id=new_job_id(),
         type=envelope.type,
         headers={h.STATUS: status},
         correlation_id=properties.correlation_id or envelope.id,
     )
+
+
+def _result(result: object) -> bytes:
+    try:
+        return to_json(result, fallback=repr, inf_nan_mode="null")
+    except ValueError:  # bytes or half characters inside
+        return to_json(repr(result).encode(errors="backslashreplace").decode())
 
 
 def _counter_headers(counters: Counters) -> dict[str, Any]:
@@ -277,16 +294,26 @@ def _timestamp(seconds: int) -> datetime | None:
         return None  # informative only: a strange clock elsewhere is no reason to refuse a job
 
 
+def _check_short(kind: str, **properties: str | None) -> None:
+    """AMQP writes the length of these in one byte."""
+    for name, value in properties.items():
+        if value is not None and len(value.encode()) > MAX_SHORT_BYTES:
+            raise InvalidJob(f"{kind}: {name} has {len(value.encode()):,} bytes, {MAX_SHORT_BYTES} are possible")
+
+
 def _headers(kind: str, options: Options, now: datetime) -> dict[str, Any]:
     headers: dict[str, Any] = {}
     for name, value in options.headers.items():
+        if not isinstance(name, str):
+            raise InvalidJob(f"{kind}: a header's name is {name!r}, which is no text")
         if name.startswith(h.OURS) or h.is_brokers(name):
             raise InvalidJob(f"{kind}: header {name!r} is reserved. Use a name of your own without {h.OURS!r} before it")
+        _check_short(kind, **{"a header's name": name})
         if not isinstance(value, _HEADER_VALUES):
             raise InvalidJob(f"{kind}: header {name!r} is of type {type(value).__name__}, which AMQP cannot carry")
         headers[name] = value
-    if len(repr(headers)) > h.MAX_HEADER_CHARACTERS:
-        raise InvalidJob(f"{kind}: the headers have over {h.MAX_HEADER_CHARACTERS:,} characters. Put data into the payload")
+    if h.size(headers) > h.MAX_HEADER_BYTES:
+        raise InvalidJob(f"{kind}: the headers have over {h.MAX_HEADER_BYTES:,} bytes. Put data into the payload")
     if options.expires is not None:
         if options.expires <= timedelta(0):
             raise InvalidJob(f"{kind}: expires={options.expires} is not in the future")

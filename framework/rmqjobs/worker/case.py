@@ -53,9 +53,12 @@ class Case:
 
     @property
     def counters(self) -> Counters:
-        """As received; a suspect's returns count as crashes, which matters only if its own process dies under it."""
-        if self.envelope is None:
-            return Counters()
-        received = self.envelope.counters
-        returns = self.envelope.delivery_count if self.isolated else 0
+        """As received."""
+        return self.envelope.counters if self.envelope else Counters()
+
+    @property
+    def counters_of_crash(self) -> Counters:
+        """As received, and the broker's returns besides: for a suspect whose own process died under it."""
+        received = self.counters
+        returns = self.envelope.delivery_count if self.envelope and self.isolated else 0
         return Counters(received.attempt, received.crashes + returns, received.unhandled)

@@ -14,7 +14,8 @@ from pydantic import JsonValue
 from rmqjobs.events import Event, EventKind
 from rmqjobs.job import Job
 from rmqjobs.journal import Journal
-from rmqjobs.retry import Dead, Done, RetryIn, Returned, Skipped, Snoozed, Verdict, qualified_name
+from rmqjobs.retry import Dead, Done, RetryIn, Returned, Skipped, Snoozed, Verdict
+from rmqjobs.wire.deadletters import error_text
 from rmqjobs.worker.case import Case
 
 log = logging.getLogger("rmqjobs.worker")
@@ -86,7 +87,8 @@ class Chronicle:
 def _about(verdict: Verdict, error: BaseException | None) -> dict[str, Any]:
     data: dict[str, Any] = {}
     if error is not None:
-        data["error"] = f"{qualified_name(type(error))}: {error}"[:500]
+        kind, message, _ = error_text(error)
+        data["error"] = f"{kind}: {message}"[:500]
     match verdict:
         case RetryIn(delay, counters):
             data |= {"in_seconds": round(delay.total_seconds(), 3), "next_attempt": counters.attempt}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from rmqjobs.errors import JobExpired
+from rmqjobs.errors import ChildDied, JobExpired
 from rmqjobs.execution import Pools, Run
 from rmqjobs.job import Handler, Job
 from rmqjobs.plugins import Registry
@@ -58,9 +58,13 @@ class JobPath:
             case.result = await self._attempt(case)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a value from here on
             case.error = error
-        verdict = self._decide(case)
-        settled = await self._settlement.settle(case, verdict)
-        self._chronicle.tell(case, verdict, settled=settled)
+        try:
+            verdict = self._decide(case)
+            settled = await self._settlement.settle(case, verdict)
+            self._chronicle.tell(case, verdict, settled=settled)
+        except Exception as error:
+            log.exception("settling failed in an unforeseen way; the job dies", extra={"job": case.job_id})
+            await self._settlement.bury_plainly(case, error)
 
     async def _attempt(self, case: Case) -> object:
         """The handler's result; raises whatever goes wrong on the way to it."""
@@ -82,7 +86,8 @@ class JobPath:
 
     def _decide(self, case: Case) -> Verdict:
         policy = case.handler.retry if case.handler else _NO_POLICY
-        verdict = decide(policy, case.counters, case.error, roll=self._roll())
+        counters = case.counters_of_crash if isinstance(case.error, ChildDied) else case.counters
+        verdict = decide(policy, counters, case.error, roll=self._roll())
         if case.run is not None:
             for after in self._registry.after:
                 _watch(after, job=case.run.job, error=case.error)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar, assert_never
 
 from rmqjobs.amqp.consuming import Delivery
 from rmqjobs.amqp.publishing import PublishLink
-from rmqjobs.errors import RmqJobsError
+from rmqjobs.errors import BrokerBlocked, BrokerGone, InvalidJob, PublishTimeout, RmqJobsError
 from rmqjobs.plugins import Registry
-from rmqjobs.retry import Counters, Dead, Done, RetryIn, Returned, Skipped, Snoozed, Verdict
+from rmqjobs.retry import Counters, Dead, DeadReason, Done, RetryIn, Returned, Skipped, Snoozed, Verdict, qualified_name
 from rmqjobs.topology import Names
 from rmqjobs.wire import deadletters
-from rmqjobs.wire.jobs import Message, again, kept_headers, reply, resend
+from rmqjobs.wire.jobs import Message, again, kept_headers, new_job_id, reply, resend, without_foreign_headers
 from rmqjobs.worker.case import Case
 
 log = logging.getLogger("rmqjobs.worker")
 
+_PASSING = (BrokerGone, BrokerBlocked, PublishTimeout)
 _PAUSE = 1.0  # seconds between tries to publish what a verdict asks for
 KnownT = TypeVar("KnownT")
 
@@ -54,6 +56,9 @@ class Settlement:
         for message in self._messages(case, verdict):
             if not await self._publish(message, case.delivery):
                 return False
+        for answer in self._replies(case, verdict):
+            if not await self._publish(answer, case.delivery, optional=True):
+                return False
         case.delivery.ack()
         return not case.delivery.lease.is_lost
 
@@ -68,11 +73,27 @@ class Settlement:
         if await self._publish(message, delivery):
             delivery.ack()
 
+    async def bury_plainly(self, case: Case, error: Exception) -> None:
+        """The last resort, for a job whose verdict cannot be carried out: its body, and what went wrong with it."""
+        cause = deadletters.Cause(
+            reason=DeadReason.MALFORMED,
+            error_type=qualified_name(type(error)),
+            message=f"its verdict could not be carried out: {deadletters.printable(error)}",
+            traceback="",
+            attempts=0,
+            queue=case.delivery.queue,
+            worker=self._worker,
+        )
+        job_id = new_job_id()  # its own may be what cannot be written
+        message = deadletters.bury(self._names, case.delivery, cause, job_id=job_id, failed_at=self._now())
+        if await self._publish(replace(without_foreign_headers(message), type=None), case.delivery):
+            case.delivery.ack()
+
     def _messages(self, case: Case, verdict: Verdict) -> list[Message]:
         """What must be in RabbitMQ before the delivery may go."""
         match verdict:
-            case Done():
-                return self._reply(case, "done", case.result)
+            case Done() | Skipped():
+                return []
             case RetryIn(delay, counters):
                 return [self._again(case, counters, delay, failed=True)]
             case Snoozed(until, delay):
@@ -81,9 +102,7 @@ class Settlement:
             case Returned():
                 return [self._again(case, case.counters, timedelta(0))]
             case Dead():
-                return [self._dead_letter(case, verdict), *self._reply(case, "dead", {"reason": verdict.reason.value})]
-            case Skipped():
-                return []
+                return [self._dead_letter(case, verdict)]
             case _:
                 assert_never(verdict)
 
@@ -114,17 +133,31 @@ class Settlement:
         )
         return deadletters.bury(self._names, case.delivery, cause, job_id=case.job_id, failed_at=self._now())
 
-    def _reply(self, case: Case, status: str, result: object) -> list[Message]:
+    def _replies(self, case: Case, verdict: Verdict) -> list[Message]:
         if case.envelope is None or not case.delivery.properties.reply_to:
             return []
-        return [reply(case.delivery, case.envelope, status, result)]
+        match verdict:
+            case Done():
+                return [reply(case.delivery, case.envelope, "done", case.result)]
+            case Dead(reason):
+                return [reply(case.delivery, case.envelope, "dead", {"reason": reason.value})]
+            case _:
+                return []
 
-    async def _publish(self, message: Message, delivery: Delivery) -> bool:
-        """Publishes until confirmed; gives up only when the delivery is no longer ours to settle."""
+    async def _publish(self, message: Message, delivery: Delivery, *, optional: bool = False) -> bool:
+        """Publishes until confirmed; gives up only when the delivery is no longer ours to settle.
+
+        What is optional, a reply, is tried until the broker says no: nobody may wait for it any more.
+        """
         while not delivery.lease.is_lost:
             try:
                 await self._link.publish(message, self._timeout)
             except RmqJobsError as error:
+                if optional and not isinstance(error, _PASSING):
+                    log.warning("reply not delivered", extra={"to": message.routing_key, "because": str(error)})
+                    return True
+                if isinstance(error, InvalidJob):
+                    message = without_foreign_headers(message)
                 log.warning("cannot settle yet", extra={"job": message.message_id, "because": str(error)})
                 await asyncio.sleep(_PAUSE)
             else:
