@@ -7,8 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import aio_pika
 import pytest
+from pika.exceptions import StreamLostError
 
-from rmqjobs import Settings
+from rmqjobs import Plugin, Settings, hookimpl
+from rmqjobs.errors import Interrupted
+from rmqjobs.plugins import registry_of
+from rmqjobs.worker import Worker
 from tests.helpers import (
     Act,
     Alone,
@@ -210,3 +214,34 @@ async def test_many_jobs_each_run_once(settings: Settings, count: int) -> None:
         await until(lambda: len(stage.seen) >= count, timeout=30)
     assert len(set(ids)) == count
     assert sorted(seen[2] for seen in stage.seen) == list(range(count))
+
+
+async def test_a_singleton_is_stopped_when_its_lock_is_lost(settings: Settings) -> None:
+    """The broker is about to give the job to another worker; ours must not go on beside it."""
+    stage, ended = Stage(), []
+
+    class Watch:
+        @hookimpl
+        def rmqjobs_after_job(self, error: BaseException | None) -> None:
+            ended.append(error)
+
+    plugin = Plugin("demo", hooks=[Watch()])
+
+    @plugin.handler(singleton=True)
+    async def alone(payload: Alone) -> None:
+        stage.seen.append(("started",))
+        await asyncio.sleep(60 if len(stage.seen) == 1 else 0)
+
+    worker = Worker(registry_of(plugin), settings)
+    await worker.start()
+    async with publishing(settings) as jobs:
+        await jobs.publish(Alone())
+        await until(lambda: stage.seen)
+        cut = worker._consuming.connection
+        assert cut is not None
+        cut.raw._terminate_stream(StreamLostError("cut"))  # as a network does, without a word
+        await until(lambda: len(stage.seen) == 2)
+        await until(lambda: len(ended) == 2)
+    assert isinstance(ended[0], Interrupted)
+    assert ended[1] is None
+    await worker.drain(timedelta(seconds=1))

@@ -33,6 +33,7 @@ tables.correct_pika()
 ACCESS_REFUSED, PRECONDITION_FAILED, NOT_ALLOWED = 403, 406, 530
 CONNECT_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 2.0
+LIVED = 5.0  # seconds after which a connection was a good one, and the next may be tried at once
 # What waiting does not mend; everything else may be a broker that is just starting.
 PERMANENT = (AuthenticationFailed, VhostNotFound, TlsFailed, PermissionMissing, TopologyConflict)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from rmqjobs.amqp.connection import Backoff, Channel, Connection, Prepare, connect, resolve
+from rmqjobs.amqp.connection import LIVED, Backoff, Channel, Connection, Prepare, connect, resolve
 from rmqjobs.errors import BrokerError, RmqJobsError
 from rmqjobs.settings import Broker
 
@@ -207,9 +207,13 @@ class ConsumeLink:
         return self.connection
 
     async def _keep(self, served: asyncio.Task[None]) -> None:
-        backoff = Backoff()
+        """Serves one connection after the other, with pauses that grow while none of them lives."""
+        backoff, loop = Backoff(), asyncio.get_running_loop()
         while True:
+            started = loop.time()
             await served
+            if loop.time() - started > LIVED:
+                backoff.reset()
             while not self._stopping:
                 await asyncio.sleep(backoff.delay())
                 try:
@@ -221,7 +225,6 @@ class ConsumeLink:
                     log.exception("consuming failed in an unforeseen way; connecting again")
                     continue
                 log.info("consuming again", extra={"broker": str(self._broker)})
-                backoff.reset()
                 served = asyncio.create_task(self._serve(connection))
                 break
             else:
@@ -274,18 +277,17 @@ class ConsumeLink:
             await channel.close()
             return BrokerError("the worker stops")
         tag = f"{self._name}:{subscription.queue}"
-        consumed: asyncio.Future[Any] = loop.create_future()
         channel.raw.basic_consume(
             subscription.name,
             on_message_callback=deliver,
             consumer_tag=tag,
             arguments=dict(subscription.arguments),
-            callback=lambda frame: resolve(consumed, frame),
         )
         self._leases[subscription.queue] = (lease, channel, tag)  # from here on `stop` knows it
-        await asyncio.wait((consumed, channel.closed), return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait((cancelled, channel.closed), return_when=asyncio.FIRST_COMPLETED)
-        reason = channel.closed.result() if channel.closed.done() else BrokerError("the broker cancelled the consumer")
-        await channel.close()
-        self._on_lost(lease)
+        try:
+            await asyncio.wait((cancelled, channel.closed), return_when=asyncio.FIRST_COMPLETED)
+            reason = channel.closed.result() if channel.closed.done() else BrokerError("the broker cancelled the consumer")
+            await channel.close()
+        finally:  # also when this task is cancelled, because the whole connection is lost
+            self._on_lost(lease)
         return reason

@@ -17,7 +17,7 @@ from typing import Any
 from pika import BasicProperties
 from pika import exceptions as pika_errors
 
-from rmqjobs.amqp.connection import PERMANENT, Backoff, Channel, Connection, Prepare, connect
+from rmqjobs.amqp.connection import LIVED, PERMANENT, Backoff, Channel, Connection, Prepare, connect
 from rmqjobs.errors import (
     BrokerBlocked,
     BrokerError,
@@ -37,7 +37,6 @@ log = logging.getLogger("rmqjobs.publishing")
 
 WINDOW = 1000  # unconfirmed messages at once; more brings nothing
 _CHECK_EVERY = 0.1
-_LIVED = 5.0  # seconds after which a connection was a good one
 PERSISTENT = 2
 
 Settled = Callable[[RmqJobsError | None], None]
@@ -152,7 +151,7 @@ class PublishLink:
             except Exception:
                 log.exception("publishing failed in an unforeseen way; connecting again")
             self._forget_channel()
-            if loop.time() - started > _LIVED:
+            if loop.time() - started > LIVED:
                 backoff.reset()
             await asyncio.sleep(backoff.delay())
 
