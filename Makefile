@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export RMQJOBS_RABBITMQ := $(CURDIR)/.tools/rabbitmq
 run := .venv/bin/python -m
 
-.PHONY: help setup broker demo test check unit reference format
+.PHONY: help setup broker demo test bench check unit reference format
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -21,10 +21,13 @@ demo: broker ## Take a real video through a real RabbitMQ, and watch what happen
 test: check broker ## Everything: checks, unit tests, and tests against a real RabbitMQ
 	@$(run) pytest tests/broker tests/acceptance plugins
 
+bench: broker ## Ratios of worker and publisher against a bare loop of the client library
+	@.venv/bin/python benchmarks/main_path.py
+
 check: setup ## Format, lint, types, import contracts, unit tests; needs no broker
 	@$(run) ruff format --check -q .
 	@$(run) ruff check -q .
-	@$(run) mypy framework plugins/*/src tests/typing tools
+	@$(run) mypy framework plugins/*/src tests/typing tools benchmarks
 	@.venv/bin/lint-imports --no-cache > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	@$(run) pytest -q tests/unit
 

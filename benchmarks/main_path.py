@@ -77,6 +77,8 @@ async def worker_drains(settings: Settings, count: int) -> float:
 async def bare_loop_drains(settings: Settings, count: int) -> float:
     """Jobs a second that a bare pika loop drains."""
     queue, seen, done = f"{settings.prefix}.bare", bytearray(count), asyncio.Event()
+    async with AsyncPublisher(settings=settings) as jobs:
+        await jobs.publish_json("bench.declares", {})
     connection = await connect(settings.broker, name="bench", heartbeat=settings.heartbeat)
     channel = await connection.channel()
     await channel.call("queue_declare", queue=queue, durable=True, arguments={"x-queue-type": "quorum"})
@@ -119,6 +121,8 @@ async def publisher_publishes(settings: Settings, count: int) -> float:
 
 async def bare_loop_publishes(settings: Settings, count: int) -> float:
     """Messages a second by bare pipelined confirms."""
+    async with AsyncPublisher(settings=settings) as jobs:
+        await jobs.publish_json("bench.declares", {})
     connection = await connect(settings.broker, name="bench", heartbeat=settings.heartbeat)
     channel = await connection.channel()
     sent = confirmed = 0

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import aio_pika
 import pytest
@@ -11,7 +12,7 @@ from pika.exceptions import StreamLostError
 
 from rmqjobs import Plugin, Settings, hookimpl
 from rmqjobs.errors import Interrupted
-from rmqjobs.plugins import registry_of
+from rmqjobs.plugins import Registry, registry_of
 from rmqjobs.worker import Worker
 from tests.helpers import (
     Act,
@@ -245,3 +246,28 @@ async def test_a_singleton_is_stopped_when_its_lock_is_lost(settings: Settings) 
     assert isinstance(ended[0], Interrupted)
     assert ended[1] is None
     await worker.drain(timedelta(seconds=1))
+
+
+def slowly(payload: Slow) -> None: ...
+
+
+async def test_jobs_left_in_a_handlers_former_queue_are_named_at_start(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    def version(**options: Any) -> Registry:
+        plugin = Plugin("demo")
+
+        plugin.handler(**options)(slowly)
+        return registry_of(plugin)
+
+    former = Worker(version(), settings)
+    await former.start()
+    await former.drain(timedelta(0))
+    async with publishing(settings) as jobs:
+        await jobs.publish_many(Slow(n=n) for n in range(3))
+    later = Worker(version(pool="process"), settings)  # it only starts: the handler is never called
+    await later.start()
+    await later.drain(timedelta(0))
+    assert [(record.queue, record.jobs) for record in caplog.records if "nobody consumes" in record.message] == [  # type: ignore[attr-defined]
+        (f"{settings.prefix}.demo.thread", 3)
+    ]

@@ -52,6 +52,22 @@ async def _declare_optional(connection: Connection, topology: Topology) -> None:
             log.warning("going on without", extra={"queue": queue.name, "because": str(error)})
 
 
+async def stranded(connection: Connection, topology: Topology) -> dict[str, int]:
+    """Former queues of handlers that moved, with the jobs that wait there while nobody consumes them."""
+    found: dict[str, int] = {}
+    ours = {queue.name for queue in topology.queues}
+    for name in sorted({binding.destination for binding in topology.obsolete} - ours):
+        channel = await connection.channel()
+        try:
+            counts = await channel.call("queue_declare", queue=name, passive=True)
+        except BrokerError:  # there is no such queue: the usual case
+            continue
+        await channel.close()
+        if counts.message_count and not counts.consumer_count:
+            found[name] = counts.message_count
+    return found
+
+
 async def ensure(connection: Connection, entrance: str, topology: Topology) -> None:
     """Declares the topology unless its `entrance` exchange is there: for publishers, that start often and may do little."""
     channel = await connection.channel()

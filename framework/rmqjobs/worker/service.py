@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from rmqjobs.amqp.claiming import claim
 from rmqjobs.amqp.connection import Connection, connection_name
 from rmqjobs.amqp.consuming import ConsumeLink, Delivery, Lease, Subscription
-from rmqjobs.amqp.declaring import declare
+from rmqjobs.amqp.declaring import declare, stranded
 from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.errors import BrokerError, Interrupted
 from rmqjobs.execution import Pools
@@ -31,6 +31,8 @@ log = logging.getLogger("rmqjobs.worker")
 
 CLAIM_EVERY = 60.0
 SUSPECT_AFTER = 2  # times the broker got a job back, after which it runs alone in a child process
+CONSUMER_TIMEOUTS = (3, 12)  # from here on a consumer brings its own limit
+OLD_CONSUMER_TIMEOUT = timedelta(minutes=30)
 NACK_DOES_NOT_COUNT = (4, 3)  # older brokers count every return towards the queue's delivery limit
 
 
@@ -92,9 +94,21 @@ class Worker:
         """
         await self._consuming.open()
         self._publishing.open()
+        if self._consuming.connection is not None:
+            await self._look_out(self._consuming.connection)
         interval = self._settings.journal_interval
         beside = (self._journal.run(), self._chronicle.announce(self._path.open, interval), self._keep_claiming())
         self._beside = [asyncio.create_task(each) for each in beside]
+
+    async def _look_out(self, connection: Connection) -> None:
+        """Says at start what would surprise later."""
+        for queue, jobs in (await stranded(connection, self._topology)).items():
+            hint = "their handler moved to another queue; run the former version until this one is empty"
+            log.warning("jobs wait where nobody consumes", extra={"queue": queue, "jobs": jobs, "hint": hint})
+        long = [each.job_type for each in self._registry.handlers.values() if each.max_runtime > OLD_CONSUMER_TIMEOUT]
+        if long and connection.broker_version < CONSUMER_TIMEOUTS:
+            hint = "this RabbitMQ takes unacknowledged jobs back after its own consumer_timeout, 30 minutes unless configured"
+            log.warning("max_runtime may be beyond the broker's limit", extra={"types": long, "hint": hint})
 
     @property
     def is_ready(self) -> bool:
