@@ -5,14 +5,13 @@ It needs the payloads of the video plugin, not its handlers, no ffmpeg and no wo
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from rmqjobs import AsyncPublisher, Settings
+from rmqjobs import AsyncPublisher
 from rmqjobs.errors import BrokerError, InvalidJob, PublishError
 from rmqjobs_video.payloads import TranscodeVideo
 
@@ -20,7 +19,7 @@ from rmqjobs_video.payloads import TranscodeVideo
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """One publisher for the life of the application."""
-    async with AsyncPublisher(settings=Settings.load(environ=os.environ), app_id="video-api") as jobs:
+    async with AsyncPublisher(app_id="video-api") as jobs:
         app.state.jobs = jobs
         yield
 
