@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
 
 ItemT = TypeVar("ItemT")
 
@@ -18,7 +18,7 @@ class Lane(Generic[ItemT]):
         start: What runs; it handles its own errors.
     """
 
-    def __init__(self, slots: int, start: Callable[[ItemT], Awaitable[None]]) -> None:
+    def __init__(self, slots: int, start: Callable[[ItemT], Coroutine[Any, Any, None]]) -> None:
         self._slots, self._start = slots, start
         self._waiting: deque[ItemT] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -46,12 +46,9 @@ class Lane(Generic[ItemT]):
         self._waiting = deque(item for item in self._waiting if not which(item))
 
     def _begin(self, item: ItemT) -> None:
-        task = asyncio.ensure_future(self._run(item))
+        task = asyncio.create_task(self._start(item))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
-
-    async def _run(self, item: ItemT) -> None:
-        await self._start(item)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
