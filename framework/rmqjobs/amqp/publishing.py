@@ -65,6 +65,7 @@ class PublishLink:
         self._unconfirmed: dict[int, _Entry] = {}  # by delivery tag, in order
         self._returned: dict[tuple[str, str, str | None], str] = {}
         self._window = WINDOW
+        self._suspects = 0  # messages still to be sent singly
         self._next_tag = 1
         self._oldest_tag = 1
         self._connection: Connection | None = None
@@ -189,15 +190,15 @@ class PublishLink:
         self._returned.clear()
 
     def _blame(self, error: BrokerError) -> None:
-        """The broker closed the channel over one of the unconfirmed messages: send them singly to find out which."""
+        """The broker closed the channel over one of the unconfirmed messages: send these singly to find out which."""
         self._trouble = error
-        culprit = next(iter(self._unconfirmed.values())) if len(self._unconfirmed) == 1 else None
-        if culprit is not None:
-            self._unconfirmed.clear()
-        self._window = 1
-        self._forget_channel()
-        if culprit is not None:
+        if len(self._unconfirmed) == 1:
+            _, culprit = self._unconfirmed.popitem()
+            self._window = WINDOW
             culprit.settled(error)
+        elif self._unconfirmed:
+            self._window, self._suspects = 1, len(self._unconfirmed)
+        self._forget_channel()
 
     # -- messages
 
@@ -206,8 +207,6 @@ class PublishLink:
         while self._waiting and len(self._unconfirmed) < self._window and self._can_send():
             if not self._send(self._waiting.popleft()):
                 return
-        if not self._waiting and not self._unconfirmed:
-            self._window = WINDOW
 
     def _can_send(self) -> bool:
         connection = self._connection
@@ -242,6 +241,9 @@ class PublishLink:
                 entry.settled(self._verdict(entry.message, refused=refused))
         if method.multiple:
             self._oldest_tag = tag + 1
+        if self._window == 1:
+            self._suspects -= 1
+            self._window = 1 if self._suspects > 0 else WINDOW
         self._pump()
 
     def _verdict(self, message: Message, *, refused: bool) -> RmqJobsError | None:
