@@ -7,6 +7,7 @@ import sys
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.markup import escape
 
 from rmqjobs.cli.options import Common
 from rmqjobs.cli.output import console, print_json_line
@@ -77,7 +78,7 @@ async def _print(settings: Settings, start: str, *, follow: bool, wanted: object
 
 
 def _line(event: Event) -> str:
-    data = " ".join(f"[dim]{name}=[/dim]{value}" for name, value in event.data.items())
+    data = " ".join(f"[dim]{name}=[/dim]{escape(str(value))}" for name, value in event.data.items())
     colour = _COLOURS.get(event.kind, "cyan")
     at = event.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
     return f"[dim]{at}[/dim] [{colour}]{event.kind.value:<10}[/{colour}] {event.job_type:<24} {event.job_id} {data}"

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import humanize
 from pydantic_core import to_json
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 _ID_WIDTH = 36
@@ -64,4 +65,4 @@ def shortened(text: str, limit: int = 60) -> str:
 def _cell(value: object) -> str:
     if value is None or value == "":
         return "-"
-    return f"{value:,}" if isinstance(value, int) else str(value).replace("[", r"\[")
+    return f"{value:,}" if isinstance(value, int) else escape(str(value))

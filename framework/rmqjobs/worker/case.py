@@ -24,6 +24,7 @@ class Case:
         result: What the handler returned.
         error: What went wrong.
         began: Monotonic time of the run's start, in seconds.
+        seconds: How long the run took.
         announced: Whether the journal has its start.
     """
 
@@ -35,6 +36,7 @@ class Case:
     result: object = None
     error: BaseException | None = None
     began: float = 0.0
+    seconds: float = 0.0
     announced: bool = False
     _id: str = ""
 

@@ -49,7 +49,7 @@ class Chronicle:
         """How a job ended, for now."""
         kind, data = _KINDS[type(verdict)], _about(verdict, case.error)
         if case.run is not None:
-            data["seconds"] = round(time.monotonic() - case.began, 6)
+            data["seconds"] = round(case.seconds, 6)
         if not settled:
             log.warning("job ended after its connection was lost: it runs again", extra={"job": case.job_id, **data})
             return

@@ -82,6 +82,7 @@ class JobPath:
             return await self._pools.run(run, isolated=case.isolated)
         finally:
             self.open.discard(case)
+            case.seconds = time.monotonic() - case.began
             envelope.state = run.job.state
 
     def _decide(self, case: Case) -> Verdict:
