@@ -49,7 +49,8 @@ class Payload(BaseModel):
     Unknown fields of a received message are ignored, so that a producer may be newer than its worker.
     """
 
-    model_config = ConfigDict(frozen=True)
+    # JSON has no NaN: it would arrive as null.
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
     job_type: ClassVar[str] = ""
 
     def __init_subclass__(cls, type: str | None = None, **kwargs: Any) -> None:  # noqa: A002 - reads best at the use

@@ -129,7 +129,9 @@ class AsyncPublisher:
         await self.close()
 
     async def _publish(self, kind: str, body: bytes, job_id: str | None, options: Options) -> str:
-        job_id = job_id or new_job_id()
+        job_id = new_job_id() if job_id is None else job_id
+        if not job_id:
+            raise InvalidJob(f"{kind}: the job_id is empty. Give one, or none to have one made")
         await self._link.publish(self._encode(kind, body, job_id, options), self._settings.publish_timeout)
         return job_id
 

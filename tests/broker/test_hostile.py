@@ -42,6 +42,11 @@ class BrokenText(Exception):
         raise RuntimeError("no text")
 
 
+class Unwritable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
 class Odd(BaseException):
     pass
 
@@ -67,6 +72,8 @@ def misbehaving() -> Plugin:
                 job.log("x" * 2_000_000)
             case "bytes":
                 return b"\xff\xd8"
+            case "no repr":
+                return Unwritable()
         return None
 
     return plugin
@@ -193,7 +200,7 @@ async def test_whatever_a_handler_logs_or_returns_the_journal_goes_on(settings: 
         await jobs.publish(Bad(how="bytes"), reply_to=answers.name)
         answer = await until(lambda: answers.get(no_ack=True, fail=False))
         await until(lambda: all_told(settings))
-    assert b"xff" in answer.body
+    assert answer.body == b'"<a bytes that JSON cannot carry>"'
     await worker.drain(timedelta(seconds=1))
 
 
@@ -227,3 +234,22 @@ async def test_files_that_are_not_there_are_named_at_once(settings: Settings) ->
     with pytest.raises(ConfigurationError, match="/no/ca"):
         AsyncPublisher("amqps://localhost/?cafile=/no/ca.pem")
     assert time.monotonic() - started < 1
+
+
+async def test_a_done_job_whose_result_cannot_be_written_is_done(settings: Settings) -> None:
+    worker = Worker(registry_of(misbehaving()), settings)
+    await worker.start()
+    async with publishing(settings) as jobs, raw_channel(settings) as channel:
+        answers = await channel.declare_queue(exclusive=True)
+        await jobs.publish(Bad(how="no repr"), reply_to=answers.name)
+        answer = await until(lambda: answers.get(no_ack=True, fail=False))
+    assert b"Unwritable" in answer.body
+    await worker.drain(timedelta(seconds=1))
+    assert await dead_letters(settings) == []
+
+
+def test_a_publisher_starts_afresh_on_another_event_loop(settings: Settings) -> None:
+    jobs = AsyncPublisher(settings=settings)
+    for _ in range(3):
+        assert asyncio.run(asyncio.wait_for(jobs.publish(Note(text="a")), 10))
+    asyncio.run(jobs.close())

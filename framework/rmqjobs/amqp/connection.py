@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
@@ -126,6 +127,11 @@ class Connection:
         if not self.closed.done():
             self.raw._terminate_stream(None)  # noqa: SLF001 - pika has no public way to end a connection without its broker
             resolve(self.closed, BrokerUnavailable(f"{self.endpoint} did not answer the close"))
+
+    def abandon(self) -> None:
+        """Closes the socket of a connection whose event loop has ended: nobody is left to close it properly."""
+        with contextlib.suppress(Exception):
+            self.raw._transport._sock.close()  # noqa: SLF001 - as above
 
     def _on_close(self, _connection: Any, reason: Exception) -> None:
         if not self.closed.done():

@@ -19,6 +19,7 @@ from rmqjobs.settings import Broker
 
 log = logging.getLogger("rmqjobs.consuming")
 
+CHECK_EVERY = 10.0  # seconds between looks after a consumer
 ACK_DELAY = 0.002  # seconds an acknowledgement waits for company
 
 
@@ -31,12 +32,14 @@ class Subscription:
         name: Its full name.
         prefetch: Unacknowledged deliveries at once.
         arguments: Arguments of the consumer.
+        takes_turns: Only one of the queue's consumers gets jobs at a time.
     """
 
     queue: str
     name: str
     prefetch: int
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    takes_turns: bool = False
 
 
 class Lease:
@@ -50,14 +53,22 @@ class Lease:
         self._unsent: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
         self._burst = max(subscription.prefetch // 2, 1)
+        self.taken = 0  # deliveries so far
+        self._ended = 0
 
     @property
     def is_lost(self) -> bool:
         """Whether its deliveries belong to somebody else now."""
         return not self._channel.is_open
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of it is open."""
+        return self.taken == self._ended
+
     def ack(self, tag: int) -> None:
         """Acknowledges soon."""
+        self._ended += 1
         self._settled.add(tag)
         self._unsent.append(tag)
         if len(self._unsent) >= self._burst:
@@ -67,6 +78,7 @@ class Lease:
 
     def give_back(self, tag: int) -> None:
         """Returns a delivery to its queue."""
+        self._ended += 1
         self._settled.add(tag)
         if not self.is_lost:
             self._channel.raw.basic_nack(tag, requeue=True)
@@ -147,7 +159,6 @@ class ConsumeLink:
         self._subscriptions, self._prepare = subscriptions, prepare
         self._on_delivery, self._on_lost = on_delivery, on_lost
         self._leases: dict[str, tuple[Lease, Channel, str]] = {}
-        self._cancelled: dict[str, asyncio.Event] = {}
         self._stopping = False
         self._keeper: asyncio.Task[None] | None = None
         self.connection: Connection | None = None
@@ -270,6 +281,7 @@ class ConsumeLink:
         on_delivery = self._on_delivery
 
         def deliver(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
+            lease.taken += 1
             on_delivery(Delivery(lease, method.delivery_tag, body, method.routing_key, method.redelivered, properties))
 
         await channel.call("basic_qos", prefetch_count=subscription.prefetch)
@@ -284,10 +296,24 @@ class ConsumeLink:
             arguments=dict(subscription.arguments),
         )
         self._leases[subscription.queue] = (lease, channel, tag)  # from here on `stop` knows it
+        deaf = asyncio.create_task(self._until_deaf(channel, lease))
         try:
-            await asyncio.wait((cancelled, channel.closed), return_when=asyncio.FIRST_COMPLETED)
-            reason = channel.closed.result() if channel.closed.done() else BrokerError("the broker cancelled the consumer")
+            await asyncio.wait((cancelled, channel.closed, deaf), return_when=asyncio.FIRST_COMPLETED)
+            reason = channel.closed.result() if channel.closed.done() else BrokerError("the broker gives it no more jobs")
             await channel.close()
         finally:  # also when this task is cancelled, because the whole connection is lost
+            deaf.cancel()
+            await asyncio.gather(deaf, return_exceptions=True)
             self._on_lost(lease)
         return reason
+
+    async def _until_deaf(self, channel: Channel, lease: Lease) -> None:
+        """RabbitMQ 3.10 does not tell that a quorum queue was deleted, nor that its successor knows us not: look."""
+        taken, subscription = -1, lease.subscription
+        while True:
+            await asyncio.sleep(CHECK_EVERY)
+            counts = await channel.call("queue_declare", queue=subscription.name, passive=True)  # gone: closes the channel
+            passed_over = counts.message_count and lease.is_idle and lease.taken == taken
+            if passed_over and not subscription.takes_turns:
+                return
+            taken = lease.taken

@@ -68,6 +68,7 @@ class PublishLink:
         self._suspects = 0  # messages still to be sent singly
         self._next_tag = 1
         self._oldest_tag = 1
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: Connection | None = None
         self._channel: Channel | None = None
         self._trouble: RmqJobsError | None = None
@@ -75,7 +76,8 @@ class PublishLink:
         self._checker: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Starts connecting in the background; harmless when it is open."""
+        """Starts connecting in the background; harmless when it is open. On another event loop it starts afresh."""
+        self._leave_ended_loop()
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep_connected(), name="rmqjobs-publishing")
 
@@ -120,6 +122,7 @@ class PublishLink:
 
     async def close(self) -> None:
         """Waits for what is outstanding, each to its deadline, then closes."""
+        self._leave_ended_loop()
         while self.outstanding:
             await asyncio.sleep(0.005)
         if self._keeper is not None:
@@ -132,6 +135,17 @@ class PublishLink:
             await self._connection.close()
 
     # -- the connection
+
+    def _leave_ended_loop(self) -> None:
+        """What belongs to another event loop never moves again: a program that calls `asyncio.run` twice."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._connection is not None:
+            self._connection.abandon()
+        self._loop, self._keeper, self._checker, self._connection = loop, None, None, None
+        self._forget_channel()
+        self._waiting.clear()  # whoever waited for these has ended with their loop
 
     async def _keep_connected(self) -> None:
         """Connects, waits for the loss, connects again; whatever goes wrong, it goes on."""
@@ -195,7 +209,8 @@ class PublishLink:
         if len(self._unconfirmed) == 1:
             _, culprit = self._unconfirmed.popitem()
             self._window = WINDOW
-            culprit.settled(error)
+            refusal = PublishRefused(f"the broker refuses {culprit.message.routing_key!r}: {error}")
+            culprit.settled(error if isinstance(error, PERMANENT) else refusal)
         elif self._unconfirmed:
             self._window, self._suspects = 1, len(self._unconfirmed)
         self._forget_channel()

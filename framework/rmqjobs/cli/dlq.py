@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 import cyclopts
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from rmqjobs.amqp.control import desk
 from rmqjobs.cli.errors import FAILED, NOT_FOUND, PARTLY, USAGE, fail
@@ -33,6 +33,7 @@ app = cyclopts.App(name="dlq", help="Review dead letters, straight on their queu
 
 _PREVIEW = 10
 
+Count = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
 Names = Annotated[list[str] | None, Parameter(negative="")]
 
 
@@ -77,7 +78,7 @@ class Care:
 
     all: Annotated[bool, Parameter(negative="")] = False
     """Act on every dead letter; needed when no filter is given."""
-    limit: int | None = None
+    limit: Count = None
     """Act on so many at most."""
     because: str = ""
     """Why; written to the journal."""
@@ -93,7 +94,7 @@ class Care:
 def list_(
     *,
     which: Filter | None = None,
-    limit: int | None = None,
+    limit: Count = None,
     dropped: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
     common: Common | None = None,
@@ -177,7 +178,7 @@ def replay(
     /,
     *,
     which: Filter | None = None,
-    rate: float | None = None,
+    rate: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
     care: Care | None = None,
     common: Common | None = None,
 ) -> int:

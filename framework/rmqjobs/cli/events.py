@@ -40,7 +40,7 @@ def events(
         Where to begin: first, next, an offset or an ISO 8601 time; first unless following.
     kind
         Only these kinds: started, progress, log, succeeded, retried, snoozed, returned, dead, skipped, replayed,
-        dropped, restored.
+        dropped, restored, lost.
     type
         Only these job types.
     job

@@ -10,9 +10,8 @@ import humanize
 from pydantic_core import to_json
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
-
-_ID_WIDTH = 36
 
 
 def console() -> Console:
@@ -37,14 +36,27 @@ def print_json_line(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """A table of the named columns."""
+    """A table of the named columns; on a terminal too narrow for it, one block a row: nothing is cut."""
+    terminal, shown = console(), [[_cell(row.get(column)) for column in columns] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        width = _ID_WIDTH if column == "id" else None  # an id that is cut cannot be copied
-        table.add_column(column.upper().replace("_", " "), overflow="ellipsis", no_wrap=True, min_width=width)
-    for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
-    console().print(table)
+        table.add_column(_title(column), no_wrap=True)
+    for cells in shown:
+        table.add_row(*cells)
+    if (
+        not sys.stdout.isatty()
+        or Measurement.get(terminal, terminal.options.update(max_width=10_000), table).maximum <= terminal.width
+    ):
+        terminal.print(table)
+        return
+    for first, *others in shown:
+        terminal.print(f"[bold]{first}[/bold]")
+        for column, cell in zip(columns[1:], others, strict=True):
+            terminal.print(f"  [dim]{column.replace('_', ' ')}[/dim] {cell}")
+
+
+def _title(column: str) -> str:
+    return column.upper().replace("_", " ")
 
 
 def age(at: datetime | None) -> str:

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from rmqjobs.cli.options import Common, as_duration
 from rmqjobs.cli.output import say
 from rmqjobs.errors import ConfigurationError, InvalidJob, JobError, PluginError
+from rmqjobs.job import is_job_type
 from rmqjobs.plugins import installed, load
 from rmqjobs.publisher import AsyncPublisher
 from rmqjobs.settings import Settings
@@ -57,6 +58,8 @@ def publish(
     """
     settings = (common or Common()).settings()
     body = _read(data)
+    if not is_job_type(job_type):
+        raise InvalidJob(f"{job_type!r} is no job type: lower-case words joined with dots, such as video.transcode")
     if validate:
         _validate(job_type, body)
     options = {

@@ -74,10 +74,6 @@ class Review:
             candidates |= {name[len(start) : -len(end)] for name in names if name.startswith(start) and name.endswith(end)}
         return [queue for queue in sorted(candidates) if await self._desk.depth(self._names.dead_queue(queue)) is not None]
 
-    async def depth(self, queue: str) -> int:
-        """Dead letters of a work queue that nobody holds now."""
-        return await self._desk.depth(self._names.dead_queue(queue)) or 0
-
     async def unrouted(self) -> int:
         """Jobs that wait for a worker that knows their type."""
         return await self._desk.depth(self._names.unrouted) or 0

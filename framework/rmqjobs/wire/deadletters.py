@@ -13,7 +13,7 @@ from rmqjobs.fingerprint import fingerprint
 from rmqjobs.retry import DeadReason, qualified_name
 from rmqjobs.topology import Names, job_type_of_key
 from rmqjobs.wire import headers as h
-from rmqjobs.wire.jobs import Incoming, Message, job_type, kept_headers, resend
+from rmqjobs.wire.jobs import Incoming, Message, job_type, kept_headers, resend, text_of
 
 MAX_TRACEBACK = 8 * 1024
 MAX_MESSAGE = 1024
@@ -112,8 +112,8 @@ def read(incoming: Incoming, queue: str) -> DeadLetter:
     headers = incoming.properties.headers or {}
     death = _first_death(headers)
     return DeadLetter(
-        id=incoming.properties.message_id or "",
-        type=incoming.properties.type or job_type_of_key(str(death.get("key", incoming.routing_key))),
+        id=text_of(incoming.properties.message_id or ""),
+        type=text_of(incoming.properties.type or job_type_of_key(str(death.get("key", incoming.routing_key)))),
         queue=str(headers.get(h.QUEUE) or queue),
         reason=_text(headers, h.REASON) or str(death.get("reason", "unknown")).replace("_", " "),
         error_type=_text(headers, h.ERROR_TYPE),

@@ -119,7 +119,12 @@ def new_job_id() -> str:
 
 def job_type(incoming: Incoming) -> str:
     """The job type of a message: its `type`, else its routing key less the ladder's digits."""
-    return incoming.properties.type or job_type_of_key(incoming.routing_key)
+    return text_of(incoming.properties.type or job_type_of_key(incoming.routing_key))
+
+
+def text_of(value: object) -> str:
+    """A received string as text; one that is not UTF-8 arrives as bytes."""
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def encode(names: Names, kind: str, body: bytes, *, job_id: str, options: Options, now: datetime, max_body: int) -> Message:
@@ -174,7 +179,8 @@ def decode(incoming: Incoming, *, max_body: int) -> Envelope:
     kind = job_type(incoming)
     if not is_job_type(kind):
         raise MalformedMessage(f"{kind!r:.80} is no job type. See the message contract")
-    envelope = Envelope(properties.message_id or new_job_id(), kind, incoming.body)
+    job_id = text_of(properties.message_id) if properties.message_id else new_job_id()
+    envelope = Envelope(job_id, kind, incoming.body)
     if properties.timestamp is not None:
         envelope.published_at = _timestamp(properties.timestamp)
     if properties.headers:
@@ -256,10 +262,11 @@ def reply(incoming: Incoming, envelope: Envelope, status: str, result: object) -
 
 
 def _result(result: object) -> bytes:
+    """The result as JSON, or what can be said of it: whatever a handler returns, its job is done."""
     try:
         return to_json(result, fallback=repr, inf_nan_mode="null")
-    except ValueError:  # bytes or half characters inside
-        return to_json(repr(result).encode(errors="backslashreplace").decode())
+    except Exception:  # noqa: BLE001 - bytes, half characters, endless depth, a broken repr
+        return to_json(f"<a {type(result).__name__} that JSON cannot carry>")
 
 
 def _counter_headers(counters: Counters) -> dict[str, Any]:
@@ -297,6 +304,8 @@ def _timestamp(seconds: int) -> datetime | None:
 def _check_short(kind: str, **properties: str | None) -> None:
     """AMQP writes the length of these in one byte."""
     for name, value in properties.items():
+        if value is not None and not isinstance(value, str):
+            raise InvalidJob(f"{kind}: {name} is {value!r:.80}, which is no text")
         if value is not None and len(value.encode()) > MAX_SHORT_BYTES:
             raise InvalidJob(f"{kind}: {name} has {len(value.encode()):,} bytes, {MAX_SHORT_BYTES} are possible")
 

@@ -8,7 +8,7 @@ from rmqjobs.amqp.consuming import Delivery
 from rmqjobs.execution import Run
 from rmqjobs.job import Handler
 from rmqjobs.retry import Counters
-from rmqjobs.wire.jobs import Envelope, job_type, new_job_id
+from rmqjobs.wire.jobs import Envelope, job_type, new_job_id, text_of
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +45,7 @@ class Case:
         """The job's id; a malformed message without one is given one here."""
         if self.envelope is not None:
             return self.envelope.id
-        self._id = self._id or self.delivery.properties.message_id or new_job_id()
+        self._id = self._id or text_of(self.delivery.properties.message_id or new_job_id())
         return self._id
 
     @property

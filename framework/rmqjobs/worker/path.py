@@ -61,10 +61,11 @@ class JobPath:
         try:
             verdict = self._decide(case)
             settled = await self._settlement.settle(case, verdict)
-            self._chronicle.tell(case, verdict, settled=settled)
         except Exception as error:
             log.exception("settling failed in an unforeseen way; the job dies", extra={"job": case.job_id})
             await self._settlement.bury_plainly(case, error)
+        else:
+            self._chronicle.tell(case, verdict, settled=settled)
 
     async def _attempt(self, case: Case) -> object:
         """The handler's result; raises whatever goes wrong on the way to it."""

@@ -190,7 +190,13 @@ class Worker:
         for handler in self._registry.handlers.values():
             queues.setdefault(handler.queue, []).append(handler)
         return [
-            Subscription(queue, self._names.queue(queue), self._prefetch(handlers[0]), consumer_arguments(handlers))
+            Subscription(
+                queue,
+                self._names.queue(queue),
+                self._prefetch(handlers[0]),
+                consumer_arguments(handlers),
+                takes_turns=handlers[0].singleton,
+            )
             for queue, handlers in sorted(queues.items())
         ]
 
