@@ -157,6 +157,7 @@ class _Batch:
         self._ids: list[str] = []
         self._failed: dict[str, RmqJobsError] = {}
         self._open = 0
+        self._wanted = 0
         self._wake: asyncio.Future[None] | None = None
 
     def expect(self, job_id: str) -> Any:
