@@ -6,18 +6,22 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from pathlib import Path
 
 from rmqjobs import errors, hookspecs
 from rmqjobs.errors import RmqJobsError
 from rmqjobs.job import Handler, Payload, Pool
+from rmqjobs.schedule import Schedule, short
 from rmqjobs.settings import Settings, environment_name
 from rmqjobs.topology import LADDER_LEVELS, build
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 NOTE = "<!-- Made by tools/reference.py; change the code, then run: make reference -->\n\n"
 COMMANDS = (
-    "worker", "publish", "events", "dlq", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq drop", "dlq restore",
+    "worker", "scheduler", "schedules", "schedules list", "schedules show", "schedules next", "schedules preview",
+    "schedules explain", "schedules run", "schedules pause", "schedules resume", "schedules add", "schedules remove",
+    "publish", "events", "dlq", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq drop", "dlq restore",
     "plugins", "plugins list", "plugins check", "topology", "topology show", "topology apply",
 )  # fmt: skip
 
@@ -91,6 +95,32 @@ def topology_page() -> str:
     return "\n".join(lines)
 
 
+def schedules_page() -> str:
+    """Every field of a schedule."""
+    rows = [
+        f"| `{name}` | {'' if field.is_required() else f'`{_default(field.default)}`'} | {field.description} |"
+        for name, field in Schedule.model_fields.items()
+        if not field.exclude
+    ]
+    return "\n".join(
+        [
+            "# Fields of a schedule",
+            "",
+            "The same in `plugin.schedule(…)`, in a `[schedules.NAME]` table of `rmqjobs.toml` and as options of",
+            "`rmqjobs schedules add`. In a plugin `name` gets the plugin's name before it, and `type` is the payload's. Durations are",
+            "written as `25s`, `1h30m` or `7d`; in Python they are `timedelta`.",
+            "",
+            "| field | default | meaning |",
+            "|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def _default(value: object) -> str:
+    return short(value) if isinstance(value, timedelta) else str(getattr(value, "value", value))
+
+
 def commands_page() -> str:
     """The help of every command."""
     parts = ["# Commands", "", "Exit codes: " + (_cli_errors_doc().split("\n\n")[1]).replace("\n", " ")]
@@ -119,6 +149,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "errors.md": errors_page,
     "hooks.md": hooks_page,
     "topology.md": topology_page,
+    "schedules.md": schedules_page,
     "commands.md": commands_page,
 }
 

@@ -17,6 +17,9 @@
     │   ├── BrokerBlocked         the broker takes no messages (memory or disk alarm)
     │   ├── PublishRefused        the queue said no: it is at its length limit
     │   └── Unroutable            no queue took it: the topology is damaged
+    ├── ScheduleError             a schedule cannot be used; names it and where it is written
+    ├── NoScheduler               no active scheduler answers
+    ├── NewerToken                the scheduler's state was written by a later version
     ├── ReviewInProgress          somebody else reviews the same dead-letter queue
     └── JobError                  what can befall one job besides an exception of its handler
         ├── MalformedMessage      body, content type or a header breaks the message contract
@@ -183,6 +186,29 @@ class ReviewInProgress(RmqJobsError):
     """Another review holds this dead-letter queue; two reviewers take turns."""
 
     code = "RJ1500"
+
+
+class ScheduleError(RmqJobsError):
+    """A schedule, or what is asked of one, cannot be used as it is."""
+
+    code = "RJ1600"
+
+    def __init__(self, schedule: str, problem: str, *, where: str = "", hint: str = "") -> None:
+        self.schedule, self.where = schedule, where
+        place = f" ({where})" if where else ""
+        super().__init__(f"schedule {schedule!r}{place}: {problem}" + (f". {hint}" if hint else ""))
+
+
+class NoScheduler(RmqJobsError):
+    """No active scheduler answers."""
+
+    code = "RJ1601"
+
+
+class NewerToken(RmqJobsError):
+    """The scheduler's state was written by a version this one does not understand: another scheduler must take it."""
+
+    code = "RJ1602"
 
 
 class JobError(RmqJobsError):

@@ -1,4 +1,4 @@
-"""What happened to a job, as the journal records it. Floor 2: plain values."""
+"""What happened to jobs and schedules, as the journal records it. Floor 2: plain values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 
 class EventKind(StrEnum):
-    """The closed list of things that happen to a job."""
+    """The closed list of things that happen to jobs and, from `TICKED` on, to schedules."""
 
     STARTED = "started"  # only written for runs that outlive one journal interval
     PROGRESS = "progress"
@@ -26,11 +26,24 @@ class EventKind(StrEnum):
     DROPPED = "dropped"
     RESTORED = "restored"
     LOST = "lost"  # the journal itself had to leave records out
+    TICKED = "ticked"
+    LATE = "late"  # a tick that was published well after its time
+    MISFIRED = "misfired"  # ticks that were not published, or made up for by another one
+    OVERDUE = "overdue"  # no success within `expected_by`: an alarm
+    RECOVERED = "recovered"  # a success after that alarm
+    ACTIVATED = "activated"  # a scheduler became the active one
+    CLOCK_JUMPED = "clock jumped"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"  # schedules were read anew from their file
+    UNSCHEDULED = "unscheduled"  # schedules exist, and no scheduler is active
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One record of the journal.
+    """One record of the journal. Of a schedule, `job_id` is the tick's and `data` has its name as `schedule`.
 
     Args:
         kind: What happened.

@@ -13,6 +13,7 @@ import pluggy
 from rmqjobs.job import Handler, Job, Payload
 from rmqjobs.plugin import PROJECT
 from rmqjobs.retry import Verdict
+from rmqjobs.schedule import Schedule
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 
@@ -20,6 +21,11 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 @hookspec
 def rmqjobs_handlers() -> Iterable[Handler]:  # type: ignore[empty-body]
     """Returns the plugin's handlers. A `Plugin` object does this by itself."""
+
+
+@hookspec
+def rmqjobs_schedules() -> Iterable[Schedule]:  # type: ignore[empty-body]
+    """Returns the plugin's schedules. A `Plugin` object does this by itself."""
 
 
 @hookspec

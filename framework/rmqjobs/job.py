@@ -91,7 +91,10 @@ class Job:
         max_attempts: Runs the retry policy allows.
         queue: The work queue it came from, without the prefix.
         published_at: When the producer published it, if known.
-        scheduled_for: The planned time of the tick that made this job, if a schedule did.
+        schedule: Name of the schedule that made this job, if one did.
+        scheduled_for: The planned time of its tick.
+        period_start: The tick stands for the time from here to `scheduled_for`: since the tick before, or longer when
+            this one makes up for missed ones.
         correlation_id: As the producer set it.
         headers: The producer's own headers.
         state: What the last `checkpoint` stored, in an earlier attempt perhaps; None before the first.
@@ -103,7 +106,9 @@ class Job:
     max_attempts: int = 1
     queue: str = ""
     published_at: datetime | None = None
+    schedule: str | None = None
     scheduled_for: datetime | None = None
+    period_start: datetime | None = None
     correlation_id: str | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
     state: JsonValue = None

@@ -1,4 +1,4 @@
-"""A plugin: handlers under one name. Floor 2: collects declarations, finds and runs nothing.
+"""A plugin: handlers and schedules under one name. Floor 2: collects declarations, finds and runs nothing.
 
 A `Plugin` object is itself a pluggy plugin: `rmqjobs_handlers` returns what its decorators collected. A package that needs
 more passes objects with `@hookimpl` methods as `hooks`.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import typing
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar, overload
 
 import pluggy
@@ -18,6 +19,7 @@ import pluggy
 from rmqjobs.errors import PluginError
 from rmqjobs.job import DEFAULT_MAX_RUNTIME, Handler, Job, Payload, Pool
 from rmqjobs.retry import RetryPolicy
+from rmqjobs.schedule import Schedule, schedule_of
 
 PROJECT = "rmqjobs"
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -27,12 +29,14 @@ _QUEUE = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}(\.[a-z0-9_-]+)*")
 # Last words of our own queue names; a work queue of this name would share one with them.
 RESERVED = frozenset({"dead", "dropped", "unrouted", "journal", "scheduler", "control", "due", "jobs", "events", "delay"})
 
+MisfireName = Literal["skip", "once", "all"]
+OverlapName = Literal["skip", "queue", "allow"]
 PoolName = Literal["async", "thread", "process"]
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 class Plugin:
-    """A named group of handlers.
+    """A named group of handlers and schedules.
 
     Args:
         name: Lower-case letters, digits, `_` and `-`; also the stem of its queues and the name for `--plugin`.
@@ -59,6 +63,7 @@ class Plugin:
         self._retry = retry or RetryPolicy()
         self._max_runtime = max_runtime
         self._handlers: list[Handler] = []
+        self._schedules: list[Schedule] = []
 
     @overload
     def handler(self, function: FunctionT) -> FunctionT: ...
@@ -122,6 +127,70 @@ class Plugin:
     def rmqjobs_handlers(self) -> tuple[Handler, ...]:
         """The handlers registered so far."""
         return tuple(self._handlers)
+
+    def schedule(
+        self,
+        name: str,
+        *,
+        payload: Payload,
+        cron: str | None = None,
+        every: timedelta | None = None,
+        at: datetime | None = None,
+        tz: str = "UTC",
+        misfire: MisfireName = "once",
+        misfire_limit: int = 100,
+        misfire_grace: timedelta = timedelta(minutes=1),
+        overlap: OverlapName | None = None,
+        jitter: timedelta = timedelta(0),
+        expires: timedelta | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        paused: bool = False,
+        expected_by: timedelta | None = None,
+        ping: str | None = None,
+    ) -> Schedule:
+        """Publishes a job again and again; exactly one of `cron`, `every` and `at` says when.
+
+        Args:
+            name: Unique in the plugin; the schedule is called `<plugin>.<name>`.
+            payload: The payload of each tick's job; its class carries the job type.
+            cron: Five fields, names, steps, `@daily` and friends; `H` for a fixed value that spreads load.
+            every: An interval of real time, counted from `start`, or from 1970-01-01 UTC.
+            at: Once, at this instant.
+            tz: IANA time zone of `cron` and of naive instants.
+            misfire: What happens to ticks missed beyond the grace: `skip` them, make up for them `once`, run `all`.
+            misfire_limit: With `all`: the newest so many.
+            misfire_grace: A tick up to so late is late, not missed.
+            overlap: `skip` (a tick that could not start before the next one is dropped) and `queue` need a singleton
+                handler; `allow` runs ticks beside each other. `skip` for singletons, `allow` for others unless given.
+            jitter: Each tick is published up to so much later, always the same for one tick.
+            expires: A tick's job that has not started so long after its time is dropped, and the journal says so.
+            start: No tick before.
+            end: No tick after.
+            paused: No ticks until an operator resumes it.
+            expected_by: An alarm is raised when no job of it has succeeded so long after a tick's time.
+            ping: URL called on success; with `/start` and `/fail` behind it when a run starts and when it is given up.
+
+        Raises:
+            ScheduleError: The schedule is impossible; names the field, its value and what is wrong.
+        """
+        fields = {
+            "cron": cron, "every": every, "at": at, "tz": tz, "misfire": misfire, "misfire_limit": misfire_limit,
+            "misfire_grace": misfire_grace, "overlap": overlap, "jitter": jitter, "expires": expires, "start": start,
+            "end": end, "paused": paused, "expected_by": expected_by, "ping": ping,
+        }  # fmt: skip
+        body = payload.model_dump(mode="json", by_alias=True)
+        caller = sys._getframe(1)  # noqa: SLF001 - so that an error names the line to mend
+        where = f"{caller.f_code.co_filename}, line {caller.f_lineno}"
+        full_name = f"{self.name}.{name}"
+        schedule = schedule_of({"name": full_name, "type": payload.job_type, "payload": body, **fields}, where=where)
+        self._schedules.append(schedule)
+        return schedule
+
+    @hookimpl
+    def rmqjobs_schedules(self) -> tuple[Schedule, ...]:
+        """The schedules registered so far."""
+        return tuple(self._schedules)
 
     def default_queue(self, pool: Pool) -> str:
         """The queue of this plugin's handlers in that pool: slow work never holds up quick work."""

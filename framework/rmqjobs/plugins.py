@@ -17,6 +17,7 @@ from rmqjobs import hookspecs
 from rmqjobs.errors import NoHandler, PluginError
 from rmqjobs.job import Handler
 from rmqjobs.plugin import PROJECT, Plugin
+from rmqjobs.schedule import Schedule
 
 GROUP = "rmqjobs.plugins"
 HookFunction = Callable[..., Any]
@@ -30,6 +31,7 @@ class InstalledPlugin:
     distribution: str
     version: str
     handlers: tuple[Handler, ...] = ()
+    schedules: tuple[Schedule, ...] = ()
 
     @property
     def label(self) -> str:
@@ -166,6 +168,7 @@ def _registry(found: Sequence[_Found]) -> Registry:
 def _register(manager: pluggy.PluginManager, found: _Found) -> InstalledPlugin:
     parts = [found.plugin, *(found.plugin.hooks if isinstance(found.plugin, Plugin) else ())]
     handlers: list[Handler] = []
+    schedules: list[Schedule] = []
     for number, part in enumerate(parts):
         _check_markers(manager, part, found)
         try:
@@ -181,7 +184,9 @@ def _register(manager: pluggy.PluginManager, found: _Found) -> InstalledPlugin:
         for implementation in manager.get_hookcallers(part) or ():
             if implementation.name == "rmqjobs_handlers":
                 handlers += getattr(part, implementation.name)()
-    return InstalledPlugin(found.name, found.distribution, found.version, tuple(handlers))
+            if implementation.name == "rmqjobs_schedules":
+                schedules += getattr(part, implementation.name)()
+    return InstalledPlugin(found.name, found.distribution, found.version, tuple(handlers), tuple(schedules))
 
 
 def _check_markers(manager: pluggy.PluginManager, part: object, found: _Found) -> None:

@@ -21,6 +21,8 @@ from rmqjobs.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "RMQJOBS_"
 _NUMBER = re.compile(r"\d+(\.\d+)?")
+# Tables of `rmqjobs.toml` that are no settings: the scheduler reads them.
+SCHEDULES, OVERRIDES = "schedules", "overrides"
 DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
 
 
@@ -147,6 +149,13 @@ class Settings(BaseModel):
     max_body: int = Field(16 * 2**20, ge=1, description="Largest message body in bytes, published or accepted")
     journal_interval: Duration = Field(timedelta(milliseconds=500), description="How often a worker writes its journal")
     recycle_after: int = Field(1_000, ge=1, description="Jobs a child process runs before it is replaced")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65_535, description="Where worker and scheduler serve /metrics, /livez and /readyz; 0 picks a free port"
+    )
+    metrics_host: str = Field("0.0.0.0", description="The address they do so on; 127.0.0.1 for this machine only")  # noqa: S104
+    scheduler_missing_after: Duration = Field(
+        timedelta(seconds=30), description="Workers warn when schedules exist and no scheduler is connected for so long"
+    )
     log_format: str = Field("auto", pattern="^(auto|console|json)$", description="console, json, or auto: by terminal")
 
     @property
@@ -169,7 +178,7 @@ class Settings(BaseModel):
             ConfigurationError: A value that cannot be used, or a name that does not exist, and where it stands.
         """
         sources = (
-            (file_name, dict(file or {})),
+            (file_name, {name: value for name, value in (file or {}).items() if name not in (SCHEDULES, OVERRIDES)}),
             ("environment", _from_environment(environ or {})),
             ("option", {name: value for name, value in (flags or {}).items() if value is not None}),
         )

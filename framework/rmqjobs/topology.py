@@ -114,6 +114,11 @@ class Names:
         """Stream behind it."""
         return f"{self.prefix}.journal"
 
+    @property
+    def scheduler(self) -> str:
+        """Queue of the scheduler's token, and its mailbox."""
+        return f"{self.prefix}.scheduler"
+
     def delay(self, level: int) -> str:
         """Exchange and queue of one ladder level."""
         return f"{self.prefix}.delay.{level:02}"
@@ -139,6 +144,15 @@ def build(handlers: Iterable[Handler] = (), prefix: str = "rmqjobs") -> Topology
     for queue in sorted(by_queue):
         topology += _work(names, queue, by_queue[queue])
     return topology
+
+
+def scheduling(prefix: str = "rmqjobs") -> Topology:
+    """What a scheduler needs besides `build()`: the queue of its token.
+
+    Its delivery limit is none: the token is delivered again at each failover, and must not die of them.
+    """
+    arguments = _quorum({"x-single-active-consumer": True, "x-delivery-limit": NO_DELIVERY_LIMIT})
+    return Topology((), (Queue(Names(prefix).scheduler, arguments),), ())
 
 
 def delay_route(names: Names, delay: timedelta, job_type: str) -> tuple[str, str]:

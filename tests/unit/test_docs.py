@@ -22,7 +22,7 @@ sys.path.pop(0)
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/README.md")]
 
 
-@pytest.mark.parametrize("name", ["settings.md", "errors.md", "hooks.md", "topology.md"])
+@pytest.mark.parametrize("name", ["settings.md", "errors.md", "hooks.md", "topology.md", "schedules.md"])
 def test_generated_pages_are_up_to_date(name: str) -> None:
     assert (REFERENCE / name).read_text() == reference.NOTE + reference.PAGES[name]() + "\n", "run: make reference"
 

@@ -234,7 +234,7 @@ class PublishLink:
             self._waiting.appendleft(entry)
             return False
         try:
-            properties = _properties(message)
+            properties = properties_of(message)
             channel.raw.basic_publish(message.exchange, message.routing_key, message.body, properties, mandatory=True)
         except (pika_errors.ChannelWrongStateError, pika_errors.ConnectionWrongStateError):
             self._waiting.appendleft(entry)  # it is closing; the keeper opens another
@@ -312,7 +312,8 @@ class PublishLink:
             entry.settled(error)
 
 
-def _properties(message: Message) -> BasicProperties:
+def properties_of(message: Message) -> BasicProperties:
+    """A message's properties as pika takes them."""
     return BasicProperties(
         content_type=message.content_type,
         content_encoding=message.content_encoding,

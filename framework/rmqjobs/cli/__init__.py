@@ -21,6 +21,8 @@ app = cyclopts.App(
     version_flags=["--version", "-V"],
 )
 app.command("rmqjobs.cli.worker:worker", name="worker", help="Run the handlers of plugins.")
+app.command("rmqjobs.cli.scheduler:scheduler", name="scheduler", help="Publish the ticks of schedules; any number may run.")
+app.command("rmqjobs.cli.schedules:app", name="schedules", help="Schedules: list, show, next, preview, run, pause, resume, …")
 app.command("rmqjobs.cli.publish:publish", name="publish", help="Publish one job.")
 app.command("rmqjobs.cli.dlq:app", name="dlq", help="Review dead letters: list, show, replay, drop, restore, stats.")
 app.command("rmqjobs.cli.events:events", name="events", help="Read the journal: what happened to jobs.")

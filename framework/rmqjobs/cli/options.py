@@ -30,14 +30,18 @@ class Common:
     prefix: str | None = None
     """First part of every exchange and queue name. Environment: RMQJOBS_PREFIX."""
     config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None
-    """A TOML file of settings; rmqjobs.toml of this folder, if it is there."""
+    """A TOML file of settings and schedules; rmqjobs.toml of this folder, if it is there."""
+
+    @property
+    def file(self) -> Path:
+        """The settings file, which need not exist."""
+        return self.config or Path(DEFAULT_FILE)
 
     def settings(self, **flags: Any) -> Settings:
         """Flags over environment over file over defaults."""
         given = {"url": self.url, "prefix": self.prefix, **flags}
         _warn_of_misspelt(os.environ)
-        file_name = str(self.config or DEFAULT_FILE)
-        return Settings.load(flags=given, environ=os.environ, file=_read(self.config), file_name=file_name)
+        return Settings.load(flags=given, environ=os.environ, file=_read(self.config), file_name=str(self.file))
 
 
 def as_duration(option: str, text: str) -> timedelta:

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from rmqjobs.cli import logs
 from rmqjobs.cli.options import Common
 from rmqjobs.plugins import Registry, load
+from rmqjobs.probes import Probes
 from rmqjobs.settings import Settings
 from rmqjobs.worker import Worker
 
@@ -29,6 +30,7 @@ def worker(
     threads: int | None = None,
     children: int | None = None,
     grace: str | None = None,
+    metrics_port: int | None = None,
     check: bool = False,
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"])] = False,
     common: Common | None = None,
@@ -50,13 +52,21 @@ def worker(
         Process handlers at once.
     grace
         How long a drain waits for running jobs, such as 25s.
+    metrics_port
+        Serve /metrics, /livez and /readyz here.
     check
         Load the plugins, say what would be consumed, and exit.
     verbose
         Log every job, not only those that did not go well.
     """
-    flags = {"plugins": plugin or None, "concurrency": concurrency, "threads": threads, "children": children, "grace": grace}
-    settings = (common or Common()).settings(**flags)
+    settings = (common or Common()).settings(
+        plugins=plugin or None,
+        concurrency=concurrency,
+        threads=threads,
+        children=children,
+        grace=grace,
+        metrics_port=metrics_port,
+    )
     logs.configure(settings.log_format, level=logging.DEBUG if verbose else logging.INFO)
     registry = load(settings.plugins)
     _introduce(registry, settings)
@@ -86,10 +96,11 @@ async def _serve(registry: Registry, settings: Settings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    await serving.start()
-    log.info("worker ready", extra={"worker": serving.name})
-    await stop.wait()
-    return await _drain(serving, settings.grace)
+    async with Probes(settings, role="worker", collectors=(serving.figures,), is_ready=lambda: serving.is_ready):
+        await serving.start()
+        log.info("worker ready", extra={"worker": serving.name})
+        await stop.wait()
+        return await _drain(serving, settings.grace)
 
 
 async def _drain(serving: Worker, grace: timedelta) -> int:

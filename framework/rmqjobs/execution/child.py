@@ -61,7 +61,7 @@ class _Child:
         return {"result": result}
 
     def _job(self, fields: dict[str, Any]) -> Job:
-        for name in ("published_at", "scheduled_for"):
+        for name in ("published_at", "scheduled_for", "period_start"):
             fields[name] = fields[name] and datetime.fromisoformat(fields[name])
         return Job(**fields, reporter=self._report)
 

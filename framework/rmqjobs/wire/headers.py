@@ -19,8 +19,11 @@ CRASHES = "rmqjobs-crashes"  # integer, times a process died under the job
 UNHANDLED = "rmqjobs-unhandled"  # integer, times a worker had no handler for it
 EXPIRES_AT = "rmqjobs-expires-at"  # integer, milliseconds since 1970 UTC
 RUN_AT = "rmqjobs-run-at"  # likewise; for people and dashboards, the delay ladder does the waiting
-SCHEDULED_FOR = "rmqjobs-scheduled-for"  # likewise
-FIRST_FAILED_AT = "rmqjobs-first-failed-at"  # likewise
+SCHEDULE = "rmqjobs-schedule"  # string, name of the schedule that made the job
+SCHEDULED_FOR = "rmqjobs-scheduled-for"  # integer, milliseconds since 1970 UTC: the tick's planned time
+PERIOD_START = "rmqjobs-period-start"  # likewise: the tick stands for the time from here to its planned time
+REPLY_START = "rmqjobs-reply-start"  # anything: the start of a run is answered to `reply_to` too
+FIRST_FAILED_AT = "rmqjobs-first-failed-at"  # integer, milliseconds since 1970 UTC
 CHECKPOINT = "rmqjobs-checkpoint"  # string, JSON
 REPLAYS = "rmqjobs-replays"  # integer, times an operator replayed it
 
@@ -44,7 +47,7 @@ DEAD_LETTER = frozenset(
 )
 
 # On a reply.
-STATUS = "rmqjobs-status"  # "done" or "dead"
+STATUS = "rmqjobs-status"  # "done", "dead" or, when it was asked for, "started"
 
 # The broker's own: a copied death history makes it see a cycle and drop the message, CC and BCC would route it twice.
 _BROKER = frozenset({"x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC"})

@@ -94,7 +94,8 @@ class Envelope:
         body: The payload's JSON, not yet validated.
         counters: Attempt of the run to come, crashes and unhandled receipts so far.
         headers: All headers as received.
-        expires_at, scheduled_for, first_failed_at, published_at: Instants, or None.
+        expires_at, first_failed_at, published_at: Instants, or None.
+        schedule, scheduled_for, period_start: Of the tick that made it, or None.
         state: The last checkpoint.
         delivery_count: How often the broker got it back, by its own count.
     """
@@ -106,7 +107,9 @@ class Envelope:
     headers: Mapping[str, Any] = field(default_factory=dict)
     published_at: datetime | None = None
     expires_at: datetime | None = None
+    schedule: str | None = None
     scheduled_for: datetime | None = None
+    period_start: datetime | None = None
     first_failed_at: datetime | None = None
     state: JsonValue = None
     delivery_count: int = 0
@@ -280,7 +283,10 @@ def _read_headers(envelope: Envelope, headers: Mapping[str, Any]) -> None:
         h.integer(headers, h.ATTEMPT, 1, least=1), h.integer(headers, h.CRASHES, 0), h.integer(headers, h.UNHANDLED, 0)
     )
     envelope.expires_at = h.instant(headers, h.EXPIRES_AT)
-    envelope.scheduled_for = h.instant(headers, h.SCHEDULED_FOR)
+    if h.SCHEDULED_FOR in headers:
+        envelope.schedule = text_of(headers[h.SCHEDULE]) if h.SCHEDULE in headers else None
+        envelope.scheduled_for = h.instant(headers, h.SCHEDULED_FOR)
+        envelope.period_start = h.instant(headers, h.PERIOD_START)
     envelope.first_failed_at = h.instant(headers, h.FIRST_FAILED_AT)
     envelope.state = h.checkpoint(headers)
     count = headers.get("x-delivery-count")

@@ -17,6 +17,7 @@ from rmqjobs.journal import Journal
 from rmqjobs.retry import Dead, Done, RetryIn, Returned, Skipped, Snoozed, Verdict
 from rmqjobs.wire.deadletters import error_text
 from rmqjobs.worker.case import Case
+from rmqjobs.worker.figures import Figures
 
 log = logging.getLogger("rmqjobs.worker")
 job_log = logging.getLogger("rmqjobs.job")
@@ -39,11 +40,12 @@ class Chronicle:
 
     Args:
         journal: Takes the records.
+        figures: Counts.
         now: The time of day, aware.
     """
 
-    def __init__(self, journal: Journal, now: Callable[[], datetime]) -> None:
-        self._journal, self._now = journal, now
+    def __init__(self, journal: Journal, figures: Figures, now: Callable[[], datetime]) -> None:
+        self._journal, self._figures, self._now = journal, figures, now
 
     def tell(self, case: Case, verdict: Verdict, *, settled: bool) -> None:
         """How a job ended, for now."""
@@ -54,6 +56,7 @@ class Chronicle:
             log.warning("job ended after its connection was lost: it runs again", extra={"job": case.job_id, **data})
             return
         self._record(case, kind, data)
+        self._figures.count(case, kind, data.get("reason"))
         level = _LEVELS.get(kind, logging.WARNING)
         if log.isEnabledFor(level):
             log.log(level, "job %s", kind.value, extra={"job": case.job_id, "type": case.job_type, **data})
@@ -67,6 +70,13 @@ class Chronicle:
             job_log.info(str(data["message"]), extra={"job": job.id, "type": job.type, **fields})
         event = Event(EventKind(kind), self._now(), job.id, job.type, job.queue, job.attempt, data, self._journal.source)
         self._journal.record(event)
+
+    def unscheduled(self, seconds: float) -> None:
+        """Schedules exist, and nobody ticks."""
+        hint = "start one with: rmqjobs scheduler"
+        log.error("no scheduler is active: nothing is scheduled", extra={"seconds": round(seconds, 1), "hint": hint})
+        data: dict[str, JsonValue] = {"seconds": round(seconds, 1)}
+        self._journal.record(Event(EventKind.UNSCHEDULED, self._now(), "", "", data=data, source=self._journal.source))
 
     async def announce(self, running: Iterable[Case], interval: timedelta) -> None:
         """Records the start of runs that outlive an interval, until cancelled; for shorter ones the end says it all."""

@@ -14,6 +14,7 @@ from rmqjobs.execution import Pools, Run
 from rmqjobs.job import Handler, Job
 from rmqjobs.plugins import Registry
 from rmqjobs.retry import RetryPolicy, Verdict, decide
+from rmqjobs.wire.headers import REPLY_START
 from rmqjobs.wire.jobs import Envelope, decode
 from rmqjobs.worker.case import Case
 from rmqjobs.worker.chronicle import Chronicle
@@ -75,6 +76,8 @@ class JobPath:
             raise JobExpired(f"it had to start before {envelope.expires_at:%Y-%m-%d %H:%M:%S} UTC")
         payload = handler.validate(envelope.body)
         run = case.run = Run(handler, payload, envelope.body, self._job(case, envelope, handler))
+        if REPLY_START in envelope.headers:
+            self._settlement.answer_start(case.delivery, envelope)
         case.began = time.monotonic()
         self.open.add(case)
         try:
@@ -105,7 +108,9 @@ class JobPath:
             max_attempts=handler.retry.max_attempts,
             queue=case.delivery.queue,
             published_at=envelope.published_at,
+            schedule=envelope.schedule,
             scheduled_for=envelope.scheduled_for,
+            period_start=envelope.period_start,
             correlation_id=case.delivery.properties.correlation_id,
             headers=envelope.headers,
             state=envelope.state,

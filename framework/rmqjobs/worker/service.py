@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 from rmqjobs.amqp.claiming import claim
@@ -24,6 +24,8 @@ from rmqjobs.settings import Settings
 from rmqjobs.topology import Names, build, consumer_arguments
 from rmqjobs.worker.case import Case
 from rmqjobs.worker.chronicle import Chronicle
+from rmqjobs.worker.figures import Figures
+from rmqjobs.worker.lookout import Lookout
 from rmqjobs.worker.path import JobPath
 from rmqjobs.worker.settlement import Settlement
 
@@ -62,7 +64,9 @@ class Worker:
         # A broker short of memory stops reading from connections that publish: acknowledgements go by another one.
         self._publishing = PublishLink(broker, name=f"{self.name}:publish", heartbeat=heartbeat, prepare=self._declare)
         self._journal = Journal(self._publishing, self._names, source=self.name, interval=settings.journal_interval)
-        self._chronicle = Chronicle(self._journal, now)
+        self.figures = Figures(self._values)
+        self._chronicle = Chronicle(self._journal, self.figures, now)
+        self._lookout = Lookout(self._names.scheduler, settings.scheduler_missing_after, self._chronicle.unscheduled)
         self._pools = Pools(threads=settings.threads, recycle_after=settings.recycle_after)
         self._settlement = Settlement(
             self._publishing, self._names, registry, worker=self.name, timeout=settings.publish_timeout, now=now
@@ -97,7 +101,12 @@ class Worker:
         if self._consuming.connection is not None:
             await self._look_out(self._consuming.connection)
         interval = self._settings.journal_interval
-        beside = (self._journal.run(), self._chronicle.announce(self._path.open, interval), self._keep_claiming())
+        beside = (
+            self._journal.run(),
+            self._chronicle.announce(self._path.open, interval),
+            self._keep_claiming(),
+            self._lookout.run(lambda: self._consuming.connection),
+        )
         self._beside = [asyncio.create_task(each) for each in beside]
 
     async def _look_out(self, connection: Connection) -> None:
@@ -119,6 +128,16 @@ class Worker:
     def running(self) -> int:
         """Jobs between their start and their settlement."""
         return sum(lane.running for lane in self._all_lanes())
+
+    def _values(self) -> Iterable[tuple[str, str, float]]:
+        """What the metrics show of this moment."""
+        yield "rmqjobs_jobs_running", "Jobs between start and settlement", self.running
+        yield "rmqjobs_worker_slots", "Jobs that can run at once", sum(self._slots.values())
+        yield "rmqjobs_consumers_expected", "Queues this worker serves", self._consuming.expected
+        yield "rmqjobs_consumers_actual", "Queues it consumes from now", self._consuming.actual
+        yield "rmqjobs_connection_up", "1 while jobs can be settled", self._publishing.is_connected
+        missing = self._lookout.missing_seconds
+        yield "rmqjobs_scheduler_missing_seconds", "For how long schedules exist and no scheduler is connected", missing
 
     async def drain(self, grace: timedelta) -> int:
         """Stops consuming, gives back what has not started, waits, then interrupts and returns the rest.

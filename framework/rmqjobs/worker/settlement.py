@@ -16,7 +16,7 @@ from rmqjobs.plugins import Registry
 from rmqjobs.retry import Counters, Dead, DeadReason, Done, RetryIn, Returned, Skipped, Snoozed, Verdict, qualified_name
 from rmqjobs.topology import Names
 from rmqjobs.wire import deadletters
-from rmqjobs.wire.jobs import Message, again, kept_headers, new_job_id, reply, resend, without_foreign_headers
+from rmqjobs.wire.jobs import Envelope, Message, again, kept_headers, new_job_id, reply, resend, without_foreign_headers
 from rmqjobs.worker.case import Case
 
 log = logging.getLogger("rmqjobs.worker")
@@ -61,6 +61,11 @@ class Settlement:
                 return False
         case.delivery.ack()
         return not case.delivery.lease.is_lost
+
+    def answer_start(self, delivery: Delivery, envelope: Envelope) -> None:
+        """Tells whoever asked that a run starts; nobody waits for that answer, and nothing depends on it."""
+        if delivery.properties.reply_to:
+            self._link.send(reply(delivery, envelope, "started", None), self._timeout, lambda _error: None)
 
     async def give_back(self, delivery: Delivery, *, by_nack: bool) -> None:
         """Returns a job that has not started; without `by_nack` as a new message, so that no return is counted."""

@@ -1,0 +1,70 @@
+"""`rmqjobs scheduler`: publishes ticks until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from rmqjobs.cli import logs
+from rmqjobs.cli.options import Common
+from rmqjobs.plugins import load
+from rmqjobs.probes import Probes
+from rmqjobs.scheduler.catalogue import Catalogue, read_file
+from rmqjobs.scheduler.service import Scheduler
+from rmqjobs.settings import Settings
+
+log = logging.getLogger("rmqjobs.scheduler")
+
+
+def scheduler(
+    *,
+    plugin: Annotated[list[str] | None, Parameter(negative="")] = None,
+    metrics_port: int | None = None,
+    check: Annotated[bool, Parameter(negative="")] = False,
+    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative="")] = False,
+    common: Common | None = None,
+) -> int:
+    """Publish the ticks of schedules: of plugins, of rmqjobs.toml, and of those added with `rmqjobs schedules add`.
+
+    Run two or more: RabbitMQ makes one of them active, the others stand by and take over when it dies.
+
+    Parameters
+    ----------
+    plugin
+        A plugin whose schedules and job types to know; repeat it for several. All installed ones when none is named.
+    metrics_port
+        Serve /metrics, /livez and /readyz here.
+    check
+        Load and check the schedules, say how many there are, and exit.
+    verbose
+        Log every tick, not only what is out of the ordinary.
+    """
+    common = common or Common()
+    settings = common.settings(plugins=plugin or None, metrics_port=metrics_port)
+    logs.configure(settings.log_format, level=logging.DEBUG if verbose else logging.INFO)
+    registry = load(settings.plugins)
+
+    def catalogue() -> Catalogue:
+        return Catalogue(registry, read_file(common.file))
+
+    schedules = catalogue()
+    log.info("schedules loaded", extra={"schedules": len(schedules), "plugins": [each.name for each in registry.plugins]})
+    log.info("broker", extra={"broker": str(settings.broker), "prefix": settings.prefix})
+    if check:
+        return 0
+    return asyncio.run(_serve(Scheduler(catalogue, settings, file=common.file), settings))
+
+
+async def _serve(serving: Scheduler, settings: Settings) -> int:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    collectors = (serving.chronicle,)
+    async with Probes(settings, role="scheduler", collectors=collectors, is_ready=lambda: serving.is_ready):
+        await serving.run(stop)
+    log.info("scheduler stopped", extra={"scheduler": serving.name})
+    return 0

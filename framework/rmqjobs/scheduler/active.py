@@ -1,0 +1,402 @@
+"""One time of being the active scheduler: from taking the token to losing the connection that holds it.
+
+A step publishes the due jobs, confirmed, then the next token, confirmed, and then acknowledges the old one, all on that
+connection. Whatever dies between two of these, the next active one finds a token: at worst it publishes a tick again, with
+the same id.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from rmqjobs.amqp.holding import Holding
+from rmqjobs.errors import InvalidJob, RmqJobsError, ScheduleError
+from rmqjobs.events import EventKind
+from rmqjobs.scheduler.catalogue import Catalogue, Planned
+from rmqjobs.scheduler.chronicle import Chronicle
+from rmqjobs.scheduler.pings import Pinger
+from rmqjobs.scheduler.plan import Decision, Tick, decide, first_entry, next_due
+from rmqjobs.topology import Names
+from rmqjobs.wire import scheduling as wire
+from rmqjobs.wire.jobs import Message
+from rmqjobs.wire.scheduling import Entry, Report, Token
+
+log = logging.getLogger("rmqjobs.scheduler")
+
+REWRITE = timedelta(minutes=5)  # well within the broker's shortest usual limit for an unacknowledged message
+GATHER = timedelta(seconds=1)  # what reports change is written at most so much later
+RETRY = timedelta(seconds=1)
+HELLO_EVERY = timedelta(seconds=60)  # a standby that was silent for over twice that is gone
+AHEAD = timedelta(minutes=1)  # a token that is further ahead of this clock is worth a word
+
+
+@dataclass(slots=True)
+class _Work:
+    """One schedule's part of a step."""
+
+    planned: Planned
+    entry: Entry
+    decision: Decision
+    published: list[tuple[Tick, str]] = field(default_factory=list)
+    failure: RmqJobsError | None = None
+
+
+class Active:
+    """Ticks, and answers for the schedules.
+
+    Args:
+        holding: The connection that holds the token.
+        names: Of queues.
+        token: The state, taken over.
+        tags: Deliveries to acknowledge when the next token is safe.
+        catalogue: The schedules.
+        chronicle: Tells.
+        pinger: Calls ping URLs.
+        name: This scheduler.
+        now: The time of day, aware.
+    """
+
+    def __init__(
+        self,
+        holding: Holding,
+        names: Names,
+        token: Token,
+        tags: Sequence[int],
+        catalogue: Catalogue,
+        *,
+        chronicle: Chronicle,
+        pinger: Pinger,
+        name: str,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._holding, self._names, self.token = holding, names, token
+        self.catalogue = catalogue
+        self._chronicle, self._pinger, self.name, self._now = chronicle, pinger, name, now
+        self._old_tags = list(tags)
+        self._due: dict[str, datetime] = {}
+        self._alarms: dict[str, datetime] = {}
+        self._queue: list[tuple[datetime, str]] = []
+        self._changed_at: datetime | None = None
+        self._greeted: dict[str, datetime] = {}
+
+    async def begin(self) -> None:
+        """Makes the state fit the catalogue, and writes it as one's own."""
+        now, token = self._now(), self.token
+        gap = (now - token.at).total_seconds() if token.at else None
+        self._chronicle.tell(
+            EventKind.ACTIVATED,
+            version=token.version,
+            before=token.by or None,
+            last_written_seconds_ago=None if gap is None else round(gap, 3),
+        )
+        self._take_added()
+        self.adopt(self.catalogue)
+        await self.write()
+
+    def adopt(self, catalogue: Catalogue) -> None:
+        """Takes over a catalogue, perhaps another one than before; schedules added at runtime must be in it."""
+        self.catalogue, now = catalogue, self._now()
+        self._due.clear()
+        self._alarms.clear()
+        self._queue.clear()
+        for planned in catalogue:
+            self._fit(planned, now)
+            self.plan(planned)
+        self._chronicle.schedules = len(catalogue)
+        ahead = max((each.cursor for each in self.token.entries.values()), default=now) - now
+        if ahead > AHEAD:
+            hint = "a clock went back, or schedulers disagree about the time; ticks up to there were published"
+            self._chronicle.tell(
+                EventKind.CLOCK_JUMPED, level=logging.WARNING, behind_token_seconds=round(ahead.total_seconds(), 1), hint=hint
+            )
+
+    def greeted(self, name: str) -> None:
+        """A scheduler on standby is there."""
+        self._greeted[name] = self._now()
+
+    @property
+    def standbys(self) -> list[str]:
+        """Schedulers on standby, by what they said of themselves."""
+        latest = self._now() - 2 * HELLO_EVERY
+        return sorted(name for name, at in self._greeted.items() if at > latest and name != self.name)
+
+    def entry(self, planned: Planned) -> Entry:
+        """What the token knows of a schedule."""
+        return self.token.entries[planned.schedule.name]
+
+    def is_paused(self, planned: Planned) -> bool:
+        """Whether it must not tick now."""
+        paused = self.entry(planned).paused
+        return planned.schedule.paused if paused is None else paused
+
+    def set_paused(self, planned: Planned, *, paused: bool) -> None:
+        """As an operator says; what passed while it was paused was not missed."""
+        entry = self.entry(planned)
+        entry.paused, entry.cursor = paused, max(entry.cursor, self._now())
+        if paused:
+            entry.waiting, entry.alarmed = None, False
+            self._chronicle.overdue.discard(planned.schedule.name)
+        self.plan(planned)
+
+    def take(self, planned: Planned) -> None:
+        """Begins with a schedule that is new in the catalogue."""
+        self._fit(planned, self._now())
+        self.plan(planned)
+        self._chronicle.schedules = len(self.catalogue)
+
+    def plan(self, planned: Planned) -> None:
+        """Notes when a schedule has to be looked at again."""
+        name, entry = planned.schedule.name, self.entry(planned)
+        due = None if self.is_paused(planned) else next_due(planned, entry)
+        self._note(self._due, name, due)
+        expected_by = planned.schedule.expected_by
+        waits = expected_by is not None and entry.waiting is not None and not entry.alarmed
+        self._note(self._alarms, name, entry.waiting + expected_by if waits and entry.waiting and expected_by else None)
+
+    def forget(self, name: str) -> None:
+        """Leaves out a schedule that was removed."""
+        for notes in (self._due, self._alarms):
+            notes.pop(name, None)
+
+    @property
+    def wake_at(self) -> datetime:
+        """When there is something to do."""
+        moments = [self.token.at + REWRITE if self.token.at else self._now()]
+        while self._queue and not self._is_current(*self._queue[0]):
+            heapq.heappop(self._queue)
+        if self._queue:
+            moments.append(self._queue[0][0])
+        if self._changed_at is not None:
+            moments.append(self._changed_at + GATHER)
+        return min(moments)
+
+    async def work(self) -> None:
+        """Publishes what is due, raises alarms, keeps the token fresh.
+
+        Raises:
+            BrokerError: The connection is lost, and with it the right to tick.
+        """
+        now = self._now()
+        names = self._take_due(now)
+        if names:
+            self._look_for_overdue(names, now)
+            await self._tick(names, now)
+        gathered = self._changed_at is not None and self._changed_at + GATHER <= now
+        if gathered or self.token.at is None or not self.token.at <= now < self.token.at + REWRITE:
+            await self.write()
+
+    async def run_now(self, planned: Planned) -> str:
+        """Publishes a job of the schedule beside its plan; its id."""
+        now = self._now()
+        job_id = f"{wire.tick_id(planned.schedule.name, now)}!run"
+        tick = Tick(now, now, planned.timetable.before(now), None)
+        failures = await self._holding.publish([self._message(planned, tick, job_id, now)])
+        if failures:
+            raise failures[0]
+        return job_id
+
+    def heard(self, report: Report, tag: int) -> None:
+        """What a worker says of a tick's job."""
+        self._old_tags.append(tag)
+        planned = self.catalogue.get(report.schedule)
+        if planned is None:
+            return
+        entry, schedule, now = self.entry(planned), planned.schedule, self._now()
+        entry.outcome, entry.outcome_at = report.status, now
+        if schedule.ping is not None:
+            self._pinger.ping(schedule.name, schedule.ping, report.status, report.reason)
+        if report.status == "done":
+            self._chronicle.succeeded_at[schedule.name] = now.timestamp()
+            self._succeeded(planned, entry, report)
+        elif report.status == "dead" and entry.waiting is not None:
+            self._alarm(planned, entry, f"its job was given up: {report.reason}", report.job_id)
+        self.plan(planned)
+        self.changed()
+
+    def changed(self) -> None:
+        """The token must be written soon."""
+        self._changed_at = self._changed_at or self._now()
+
+    def settled(self, tag: int) -> None:
+        """A delivery that may go with the next token."""
+        self._old_tags.append(tag)
+
+    def superseded(self, other: Token, tag: int, *, own: bool) -> None:
+        """A token that arrived while active: one's own is kept, any other dropped, what it has ticked is not ticked again."""
+        if own and other.version == self.token.version:
+            self._old_tags = [*self._old_tags, tag]
+            return
+        if other.version > self.token.version:
+            log.error("another scheduler has written a later token", extra={"version": other.version, "by": other.by})
+            merge(self.token, other)
+            self.adopt(self.catalogue)
+        self._holding.ack([tag])
+
+    async def write(self) -> None:
+        """Publishes the next token, confirmed, and lets go of everything that it replaces.
+
+        Raises:
+            RmqJobsError: It is not in the queue: without it nobody may tick.
+        """
+        now, token = self._now(), self.token
+        for planned in self.catalogue:
+            entry = self.entry(planned)
+            entry.held = self.is_paused(planned)
+            if entry.held:
+                entry.cursor = max(entry.cursor, now)
+        tags, self._old_tags, self._changed_at = self._old_tags, [], None
+        token.version, token.at, token.by = token.version + 1, now, self.name
+        failures = await self._holding.publish([wire.token(self._names, token)])
+        if failures:
+            raise failures[0]
+        self._holding.ack(tags)
+
+    async def _tick(self, names: Sequence[str], now: datetime) -> None:
+        """One step: the due ticks of these schedules, then the token."""
+        works, messages, owners = [], [], []
+        for planned in filter(None, map(self.catalogue.get, names)):
+            entry = self.entry(planned)
+            if self.is_paused(planned):
+                continue
+            work = _Work(planned, entry, decide(planned, entry, now))
+            works.append(work)
+            for tick in work.decision.ticks:
+                job_id = wire.tick_id(planned.schedule.name, tick.planned)
+                messages.append(self._message(planned, tick, job_id, now))
+                owners.append((work, tick, job_id))
+        failures = await self._holding.publish(messages) if messages else {}
+        for place, (work, tick, job_id) in enumerate(owners):
+            error = failures.get(place)
+            if error is None or isinstance(error, InvalidJob):
+                work.published.append((tick, "" if error else job_id))
+            work.failure = work.failure or error
+        done = self._now()
+        for work in works:
+            self._settle(work, done)
+        if owners or any(work.decision.missed for work in works):
+            await self.write()
+
+    def _settle(self, work: _Work, now: datetime) -> None:
+        """Moves a schedule's cursor past what was published; what was not is tried again."""
+        schedule, entry, decision = work.planned.schedule, work.entry, work.decision
+        if decision.missed is not None and work.failure is None:
+            self._chronicle.misfired(schedule, decision.missed)
+        for tick, job_id in work.published:
+            if job_id:
+                entry.late = self._chronicle.ticked(schedule, tick, job_id, now=now)
+                entry.ticked = tick.planned
+        first = decision.missed.first if decision.missed else (decision.ticks[0].planned if decision.ticks else None)
+        if schedule.expected_by is not None and entry.waiting is None:
+            entry.waiting = first
+        if work.failure is not None:
+            log.warning("tick not published", extra={"schedule": schedule.name, "because": str(work.failure)})
+        if len(work.published) < len(decision.ticks):
+            entry.cursor = max([entry.cursor, *(tick.planned for tick, _ in work.published)])
+            self._note(self._due, schedule.name, now + RETRY)
+            return
+        entry.cursor = decision.cursor
+        self.plan(work.planned)
+
+    def _message(self, planned: Planned, tick: Tick, job_id: str, now: datetime) -> Message:
+        return wire.tick(
+            self._names,
+            planned.schedule,
+            tick.planned,
+            job_id=job_id,
+            period_start=tick.period_start,
+            expires_at=tick.expires_at,
+            reply_start=planned.schedule.ping is not None,
+            now=now,
+        )
+
+    # -- alarms
+
+    def _look_for_overdue(self, names: Sequence[str], now: datetime) -> None:
+        for planned in filter(None, map(self.catalogue.get, names)):
+            entry, limit = self.entry(planned), planned.schedule.expected_by
+            if limit is not None and entry.waiting is not None and entry.waiting + limit <= now:
+                self._alarm(planned, entry, f"no success within {limit}", wire.tick_id(planned.schedule.name, entry.waiting))
+                self.plan(planned)
+                self.changed()
+
+    def _alarm(self, planned: Planned, entry: Entry, because: str, job_id: str) -> None:
+        if entry.alarmed:
+            return
+        entry.alarmed = True
+        self._chronicle.overdue.add(planned.schedule.name)
+        waiting = entry.waiting.isoformat() if entry.waiting else None
+        self._chronicle.tell(
+            EventKind.OVERDUE, planned.schedule, level=logging.ERROR, job_id=job_id, waiting_since=waiting, because=because
+        )
+
+    def _succeeded(self, planned: Planned, entry: Entry, report: Report) -> None:
+        if entry.waiting is None or report.scheduled_for < entry.waiting:
+            return
+        if entry.alarmed:
+            self._chronicle.overdue.discard(planned.schedule.name)
+            self._chronicle.tell(EventKind.RECOVERED, planned.schedule, level=logging.WARNING, job_id=report.job_id)
+        following = planned.timetable.after(report.scheduled_for)
+        entry.waiting = following if following is not None and following <= entry.cursor else None
+        entry.alarmed = False
+
+    # -- the state
+
+    def _take_added(self) -> None:
+        """The schedules added at runtime; one whose name a plugin or the file has taken since waits for an operator."""
+        for name, fields in self.token.added.items():
+            try:
+                self.catalogue.add(fields, trusted=True)
+            except ScheduleError as error:
+                log.error("a schedule added at runtime does not tick", extra={"schedule": name, "because": str(error)})  # noqa: TRY400
+
+    def _fit(self, planned: Planned, now: datetime) -> None:
+        schedule, entries = planned.schedule, self.token.entries
+        entry = entries.get(schedule.name)
+        if entry is None:
+            entries[schedule.name] = first_entry(schedule, now)
+            return
+        if entry.timing != schedule.timing or (entry.held and not self.is_paused(planned)):
+            entry.cursor, entry.timing, entry.held = max(entry.cursor, now), schedule.timing, False
+        if schedule.expected_by is None:
+            entry.waiting, entry.alarmed = None, False
+        if entry.alarmed:
+            self._chronicle.overdue.add(schedule.name)
+
+    # -- what is due
+
+    def _note(self, notes: dict[str, datetime], name: str, at: datetime | None) -> None:
+        if at is None:
+            notes.pop(name, None)
+        elif notes.get(name) != at:
+            notes[name] = at
+            heapq.heappush(self._queue, (at, name))
+
+    def _is_current(self, at: datetime, name: str) -> bool:
+        return self._due.get(name) == at or self._alarms.get(name) == at
+
+    def _take_due(self, now: datetime) -> list[str]:
+        names: dict[str, None] = {}
+        while self._queue and self._queue[0][0] <= now:
+            at, name = heapq.heappop(self._queue)
+            for notes in (self._due, self._alarms):
+                if notes.get(name) == at:
+                    del notes[name]
+                    names[name] = None
+        return list(names)
+
+
+def merge(token: Token, other: Token) -> None:
+    """Takes into a token what another one has ticked beyond it, and its version: nothing is ticked twice."""
+    token.version = max(token.version, other.version)
+    for name, entry in other.entries.items():
+        mine = token.entries.get(name)
+        if mine is None:
+            token.entries[name] = entry
+        elif entry.cursor > mine.cursor:
+            mine.cursor, mine.ticked = entry.cursor, entry.ticked
+    for name, fields in other.added.items():
+        token.added.setdefault(name, fields)

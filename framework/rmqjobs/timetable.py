@@ -1,0 +1,165 @@
+"""The planned times of a schedule, as instants. Floor 3: pure; where wall-clock time meets time zones.
+
+A wall-clock time that comes twice is planned once, at its first coming; one that does not exist is planned at the end of the
+gap. Expressions whose minutes or hours begin with `*` follow real time through both, as Debian's cron does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from hashlib import sha256
+from zoneinfo import ZoneInfo
+
+from rmqjobs import cron
+from rmqjobs.schedule import Schedule
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
+_SEARCH_BACK = tuple(timedelta(**each) for each in ({"minutes": 1}, {"hours": 1}, {"days": 1}, {"days": 32}, {"days": 367}))
+_FURTHEST_BACK = timedelta(days=9 * 366)  # 29 February, over a century that leaves one out
+
+
+class Timetable:
+    """When a schedule is planned to tick; asks no clock."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self._zone = ZoneInfo(schedule.tz)
+        self._expression = cron.read(schedule.cron, schedule.name) if schedule.cron else None
+        self._anchor = (schedule.start or EPOCH).astimezone(UTC)
+        self._start = schedule.start.astimezone(UTC) if schedule.start else None
+        self._end = schedule.end.astimezone(UTC) if schedule.end else None
+
+    def after(self, instant: datetime) -> datetime | None:
+        """The first planned time after an aware instant, in UTC; None when none is left."""
+        instant = instant.astimezone(UTC)
+        if self._start is not None and instant < self._start:
+            instant = self._start - _SECOND / 1000
+        try:
+            found = self._after(instant)
+        except OverflowError:  # the year 10,000
+            return None
+        return None if found is None or (self._end is not None and found > self._end) else found
+
+    def between(self, instant: datetime, until: datetime) -> Iterator[datetime]:
+        """Planned times after `instant`, up to and including `until`."""
+        planned = self.after(instant)
+        while planned is not None and planned <= until:
+            yield planned
+            planned = self.after(planned)
+
+    def newest(self, instant: datetime, until: datetime, limit: int) -> tuple[int, list[datetime]]:
+        """How many planned times `between` has, and the last `limit` of them."""
+        skipped, every = 0, self.schedule.every
+        first = self.after(instant)
+        if first is None or first > until:
+            return 0, []
+        if every is not None:  # days of seconds are not counted one by one
+            last = min(until, self._end) if self._end is not None else until
+            skipped = max((last - first) // every + 1 - limit, 0)
+            instant = first + (skipped - 1) * every if skipped else instant
+        count, kept = skipped, deque[datetime](maxlen=limit)
+        for planned in self.between(instant, until):
+            count += 1
+            kept.append(planned)
+        return count, list(kept)
+
+    def before(self, planned: datetime) -> datetime | None:
+        """The last planned time before an instant; None when there is none."""
+        if self.schedule.every is not None:
+            previous = planned - self.schedule.every
+            return previous if self._start is None or previous >= self._start else None
+        for back in (*_SEARCH_BACK, _FURTHEST_BACK):
+            latest = None
+            for earlier in self.between(planned - back, planned - _SECOND / 1000):
+                latest = earlier
+            if latest is not None:
+                return latest
+        return None
+
+    def due(self, planned: datetime) -> datetime:
+        """When a planned tick is published: by its jitter later, which every scheduler reckons the same."""
+        if not self.schedule.jitter:
+            return planned
+        digest = sha256(f"{self.schedule.name}@{planned.isoformat()}".encode()).digest()
+        return planned + self.schedule.jitter * (int.from_bytes(digest[:4]) / 2**32)
+
+    def remark(self, planned: datetime) -> str:
+        """What a clock change does to a planned time, in words; empty when nothing."""
+        if self._expression is None:
+            return ""
+        wall, follows = self._wall(planned), self._expression.follows_real_time
+        first, second = (wall.replace(tzinfo=self._zone, fold=fold).utcoffset() for fold in (0, 1))
+        if first != second:
+            return (
+                "clocks go back: this time comes twice, and so does the tick"
+                if follows
+                else ("clocks go back: this time comes twice, the tick once")
+            )
+        if not follows and self._expression.after(wall - _SECOND) != wall:
+            return f"clocks go forward: its time does not exist, it comes at {wall:%H:%M}"
+        return ""
+
+    def _after(self, instant: datetime) -> datetime | None:
+        schedule = self.schedule
+        if schedule.at is not None:
+            return schedule.at.astimezone(UTC) if instant < schedule.at else None
+        if schedule.every is not None:
+            return self._anchor + ((instant - self._anchor) // schedule.every + 1) * schedule.every
+        if self._zone.key == "UTC":
+            return self._next(self._naive(instant)).replace(tzinfo=UTC)
+        follows = self._expression is not None and self._expression.follows_real_time
+        return self._after_in_real_time(instant) if follows else self._after_on_the_clock(instant)
+
+    def _after_on_the_clock(self, instant: datetime) -> datetime:
+        """Each wall-clock time once: the first of two, the end of the gap for none."""
+        wall = self._wall(instant)
+        while True:
+            wall = self._next(wall)
+            found = wall.replace(tzinfo=self._zone).astimezone(UTC)
+            if self._wall(found) != wall:  # it does not exist
+                found = _change(self._zone, found - timedelta(hours=24), found)
+            if found > instant:
+                return found
+
+    def _after_in_real_time(self, instant: datetime) -> datetime:
+        """As if the offset never changed; where it does, on from the change with the new one."""
+        start, wall = instant, self._wall(instant)
+        while True:
+            wall = self._next(wall)
+            found = (wall - self._offset(start)).replace(tzinfo=UTC)
+            first = wall.replace(tzinfo=self._zone).astimezone(UTC)  # another one, when this time comes twice
+            if instant < first < found and self._wall(first) == wall:
+                return first
+            if self._offset(found) == self._offset(start):
+                return found
+            start = _change(self._zone, start, found)
+            wall = self._wall(start) - _SECOND  # what follows is strictly after it, and the change's own second counts
+
+    def _next(self, wall: datetime) -> datetime:
+        assert self._expression is not None  # noqa: S101 - only cron schedules come here
+        return self._expression.after(wall)
+
+    def _wall(self, instant: datetime) -> datetime:
+        return instant.astimezone(self._zone).replace(tzinfo=None)
+
+    def _offset(self, instant: datetime) -> timedelta:
+        return instant.astimezone(self._zone).utcoffset() or timedelta(0)
+
+    @staticmethod
+    def _naive(instant: datetime) -> datetime:
+        return instant.astimezone(UTC).replace(tzinfo=None)
+
+
+@lru_cache(4096)
+def _change(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
+    """The second from which on the zone has the offset that it has at `after`; it has another one at `before`."""
+    target = after.astimezone(zone).utcoffset()
+    low, high = before.replace(microsecond=0), after.replace(microsecond=0)
+    while high - low > _SECOND:
+        middle = low + (high - low) // _SECOND // 2 * _SECOND
+        low, high = (low, middle) if middle.astimezone(zone).utcoffset() == target else (middle, high)
+    return high

@@ -1,0 +1,249 @@
+"""The scheduler's messages: ticks, the token, and what comes to its mailbox. JSON, so that any language could take part.
+
+The token is the scheduler's whole state. Fields this version does not know are carried along, in a rolling deploy they
+belong to the next one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+from rmqjobs.errors import MalformedMessage
+from rmqjobs.schedule import Schedule
+from rmqjobs.topology import Names
+from rmqjobs.wire import headers as h
+from rmqjobs.wire.jobs import Incoming, Message, text_of
+
+FORMAT = 1
+APP = "rmqjobs-scheduler"
+TOKEN, BARRIER, HELLO, COMMAND = "rmqjobs.token", "rmqjobs.barrier", "rmqjobs.hello", "rmqjobs.command"
+
+Status = Literal["started", "done", "dead"]
+
+
+class Entry(BaseModel):
+    """What the token knows of one schedule; the active scheduler changes it in place.
+
+    Args:
+        cursor: Every planned time up to here is settled.
+        timing: Mark of the timing the cursor belongs to.
+        ticked: Planned time of the last tick that was published.
+        late: By how many seconds it was.
+        paused: By an operator; None: as the schedule says.
+        held: It was paused when the token was written, by whomever.
+        waiting: Planned time of the oldest tick that no success is known of, when one is expected.
+        alarmed: That it is overdue has been said.
+        outcome: What became of the last job that was heard of, and when.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    cursor: datetime
+    timing: str = ""
+    ticked: datetime | None = None
+    late: float = 0.0
+    paused: bool | None = None
+    held: bool = False
+    waiting: datetime | None = None
+    alarmed: bool = False
+    outcome: Status | None = None
+    outcome_at: datetime | None = None
+
+
+class Token(BaseModel):
+    """The scheduler's state: whoever holds it, unacknowledged, is active. Of two, the higher version wins.
+
+    Args:
+        format: Version of this format.
+        version: Counts its writings; 0 is an offer of somebody who knows nothing.
+        at: When it was written.
+        by: By which scheduler.
+        entries: By schedule; of schedules this scheduler does not know, too.
+        added: Definitions of schedules added at runtime.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    format: int = FORMAT
+    version: int = 0
+    at: datetime | None = None
+    by: str = ""
+    entries: dict[str, Entry] = Field(default_factory=dict)
+    added: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """Comes back to whoever sent it when everything before it has arrived."""
+
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A scheduler on standby says that it is there."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What somebody asks the active scheduler to do."""
+
+    verb: str
+    arguments: Mapping[str, JsonValue]
+    reply_to: str
+    correlation_id: str | None
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker says of a tick's job."""
+
+    schedule: str
+    scheduled_for: datetime
+    status: Status
+    job_id: str
+    reason: str = ""
+
+
+class _HelloBody(BaseModel):
+    name: str
+
+
+class _CommandBody(BaseModel):
+    verb: str
+    arguments: dict[str, JsonValue] = {}
+
+
+_ANSWER: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+
+
+def token(names: Names, state: Token) -> Message:
+    """The token as a message to the scheduler's queue."""
+    body = state.model_dump_json(exclude_defaults=True).encode()
+    return Message("", names.scheduler, body, type=TOKEN, message_id=f"token-{state.version}", app_id=APP)
+
+
+def barrier(names: Names, nonce: str) -> Message:
+    """A message that only says: everything before me has arrived."""
+    return Message("", names.scheduler, b"{}", type=BARRIER, message_id=nonce, app_id=APP)
+
+
+def hello(names: Names, name: str) -> Message:
+    """What a scheduler on standby sends now and then."""
+    return Message("", names.scheduler, to_json({"name": name}), type=HELLO, app_id=APP)
+
+
+def command(verb: str, arguments: Mapping[str, JsonValue]) -> bytes:
+    """The body of a command."""
+    return to_json({"verb": verb, "arguments": dict(arguments)})
+
+
+def answer(asked: Command, content: Mapping[str, Any]) -> Message:
+    """What the asker gets: `{"ok": …}`, or `{"error": …, "code": …}`."""
+    return Message("", asked.reply_to, to_json(content), correlation_id=asked.correlation_id, app_id=APP)
+
+
+def read_answer(body: bytes) -> dict[str, Any]:
+    """An answer's content."""
+    return _ANSWER.validate_json(body)
+
+
+def tick_id(schedule: str, planned: datetime) -> str:
+    """The job id of a tick: the same whichever scheduler publishes it, however often."""
+    return f"{schedule}@{planned.isoformat().replace('+00:00', 'Z')}"
+
+
+def tick(
+    names: Names,
+    schedule: Schedule,
+    planned: datetime,
+    *,
+    job_id: str,
+    period_start: datetime | None,
+    expires_at: datetime | None,
+    reply_start: bool,
+    now: datetime,
+) -> Message:
+    """A tick's job. Its worker tells the scheduler's mailbox how it ends and, with `reply_start`, that it starts."""
+    headers: dict[str, Any] = {h.SCHEDULE: schedule.name, h.SCHEDULED_FOR: h.milliseconds(planned)}
+    if period_start is not None:
+        headers[h.PERIOD_START] = h.milliseconds(period_start)
+    if expires_at is not None:
+        headers[h.EXPIRES_AT] = h.milliseconds(expires_at)
+    if reply_start:
+        headers[h.REPLY_START] = True
+    return Message(
+        names.jobs,
+        schedule.type,
+        to_json(dict(schedule.payload)),
+        message_id=job_id,
+        type=schedule.type,
+        headers=headers,
+        timestamp=int(now.timestamp()),
+        reply_to=names.scheduler,
+        app_id=APP,
+    )
+
+
+Content = Token | Barrier | Hello | Command | Report
+
+
+def read(incoming: Incoming) -> Content:
+    """A message of the scheduler's queue.
+
+    Raises:
+        MalformedMessage: It is none of those; says why.
+    """
+    properties = incoming.properties
+    kind = text_of(properties.type or "")
+    try:
+        match kind:
+            case "rmqjobs.token":
+                return _token(incoming.body)
+            case "rmqjobs.barrier":
+                return Barrier(text_of(properties.message_id or ""))
+            case "rmqjobs.hello":
+                return Hello(_HelloBody.model_validate_json(incoming.body).name)
+            case "rmqjobs.command":
+                return _command(incoming)
+            case _:
+                return _report(incoming)
+    except (ValidationError, ValueError) as error:
+        raise MalformedMessage(f"a message of type {kind!r:.80} in the scheduler's queue cannot be read: {error}") from None
+
+
+def _token(body: bytes) -> Token:
+    """Of a later format only the number is understood: whoever reads it must leave it to others."""
+    content = json.loads(body)
+    later = content.get("format", FORMAT) if isinstance(content, dict) else FORMAT
+    return Token(format=later) if isinstance(later, int) and later > FORMAT else Token.model_validate(content)
+
+
+def _command(incoming: Incoming) -> Command:
+    body, properties = _CommandBody.model_validate_json(incoming.body), incoming.properties
+    correlation_id = text_of(properties.correlation_id) if properties.correlation_id else None
+    by = text_of(properties.app_id or "somebody")
+    return Command(body.verb, body.arguments, text_of(properties.reply_to or ""), correlation_id, by)
+
+
+def _report(incoming: Incoming) -> Report:
+    """A worker's reply; the id of the tick's job says which schedule and which planned time."""
+    status = (incoming.properties.headers or {}).get(h.STATUS)
+    job_id = text_of(incoming.properties.correlation_id or "")
+    schedule, _, planned = job_id.partition("@")
+    at = datetime.fromisoformat(planned.partition("!")[0])
+    if status not in ("started", "done", "dead") or at.tzinfo is None:
+        raise ValueError(f"status {status!r:.20} of job {job_id!r:.80}")
+    content = json.loads(incoming.body) if status == "dead" else None
+    reason = str(content.get("reason", "")) if isinstance(content, dict) else ""
+    return Report(schedule, at, status, job_id, reason)
