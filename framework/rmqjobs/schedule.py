@@ -113,7 +113,7 @@ class Schedule(BaseModel):
         if self.start and self.end and self.start >= self.end:
             raise ValueError(f"its start {self.start.isoformat()} is not before its end {self.end.isoformat()}")
         if self.every is not None and self.jitter >= self.every:
-            raise ValueError(f"a jitter of {self.jitter} is not less than the interval of {self.every}")
+            raise ValueError(f"a jitter of {short(self.jitter)} is not less than the interval of {short(self.every)}")
         return self
 
     @property

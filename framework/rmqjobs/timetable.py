@@ -40,7 +40,7 @@ class Timetable:
             instant = self._start - _SECOND / 1000
         try:
             found = self._after(instant)
-        except OverflowError:  # the year 10,000
+        except (OverflowError, ValueError):  # the year 10,000
             return None
         return None if found is None or (self._end is not None and found > self._end) else found
 

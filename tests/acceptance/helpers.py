@@ -24,6 +24,9 @@ class Heavy(Payload, type="accept.heavy"):
     n: int
     seconds: float = 0
 
+class Tick(Payload, type="accept.tick"):
+    """Writes which tick it is."""
+
 class Fatal(Payload, type="accept.fatal"):
     """Kills the worker that runs it on its loop."""
 
@@ -55,6 +58,10 @@ def heavy(payload: Heavy, job: Job) -> None:
     write(f"pid {os.getpid()}")
     time.sleep(payload.seconds)
     write(f"{payload.n} {job.attempt}")
+
+@plugin.handler(queue="accept.ticks")
+async def tick(payload: Tick, job: Job) -> None:
+    write(f"tick {job.id}")
 
 @plugin.handler(queue="accept.fatal")
 async def fatal(payload: Fatal) -> None:
@@ -97,7 +104,7 @@ class Stand:
     @property
     def marks(self) -> list[int]:
         """Numbers of the jobs that ran to their end, in that order."""
-        return [int(line.split()[0]) for line in self.effects if not line.startswith("pid")]
+        return [int(line.split()[0]) for line in self.effects if not line.startswith(("pid", "tick"))]
 
     def worker(self, *options: str) -> subprocess.Popen[bytes]:
         """`rmqjobs worker --plugin accept`, ready."""

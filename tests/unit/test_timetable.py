@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from zoneinfo import ZoneInfo
 
+import pytest
 from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -107,29 +108,104 @@ def minute_by_minute(expression: str, zone: str, moment: datetime, days: int) ->
     return found
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(EXPRESSIONS.filter(lambda text: "*" not in (text[0], text.split()[1][0])), st.sampled_from(ZONES), MOMENTS)
 def test_times_of_day_agree_with_cronsim(expression: str, zone: str, moment: datetime) -> None:
     assert planned(timetable(cron=expression, tz=zone), moment, 40) == by_cronsim(expression, zone, moment)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(EXPRESSIONS.filter(lambda text: "*" not in (text[0], text.split()[1][0])), *CHANGES)
 def test_times_of_day_agree_with_cronsim_where_clocks_change(expression: str, zone: str, year: int, shift: float) -> None:
     expression, moment = " ".join((*expression.split()[:2], "* * *")), near_a_change(zone, year, shift)
     assert planned(timetable(cron=expression, tz=zone), moment, 40) == by_cronsim(expression, zone, moment)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(EXPRESSIONS, st.sampled_from(["UTC", "Asia/Tokyo", "Asia/Kathmandu", "America/Sao_Paulo"]), MOMENTS)
 def test_steps_agree_with_cronsim_where_clocks_never_change(expression: str, zone: str, moment: datetime) -> None:
     assert planned(timetable(cron=expression, tz=zone), moment, 40) == by_cronsim(expression, zone, moment)
 
 
 # cronsim itself goes wrong for these (before the moment in folds, past the hour on Lord Howe), so every minute is tried.
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(EXPRESSIONS.filter(lambda text: "*" in (text[0], text.split()[1][0])), *CHANGES)
 def test_steps_follow_real_time_where_clocks_change(expression: str, zone: str, year: int, shift: float) -> None:
     moment = near_a_change(zone, year, shift)
     ours = timetable(cron=expression, tz=zone).between(moment, moment + timedelta(days=2))
     assert list(ours) == minute_by_minute(expression, zone, moment, days=2)
+
+
+def test_intervals_are_counted_from_their_start_whoever_asks() -> None:
+    table = timetable(every="15m")
+    assert table.after(datetime(2026, 11, 24, 3, 7, 11, tzinfo=UTC)) == datetime(2026, 11, 24, 3, 15, tzinfo=UTC)
+    shifted = timetable(every="1h", start="2026-11-24T03:20:00", end="2026-11-24T05:30:00")
+    found = list(shifted.between(datetime(2020, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)))
+    assert [f"{at:%H:%M}" for at in found] == ["03:20", "04:20", "05:20"]
+
+
+def test_a_one_shot_comes_once() -> None:
+    table = timetable(at="2027-01-01T09:00:00", tz="Asia/Tokyo")
+    at = datetime(2027, 1, 1, 0, 0, tzinfo=UTC)
+    assert table.after(at - timedelta(seconds=1)) == at
+    assert table.after(at) is None
+    assert table.before(at) is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(EXPRESSIONS, st.sampled_from(ZONES), MOMENTS)
+def test_before_undoes_after(expression: str, zone: str, moment: datetime) -> None:
+    first, second = planned(timetable(cron=expression, tz=zone), moment, 2)
+    assert timetable(cron=expression, tz=zone).before(second) == first
+
+
+def test_newest_counts_days_of_seconds_without_walking_through_them() -> None:
+    table, now = timetable(every="1s"), datetime(2026, 11, 24, tzinfo=UTC)
+    count, newest = table.newest(now - timedelta(days=3650), now, 3)
+    assert count == 3650 * 86400
+    assert newest == [now - timedelta(seconds=2), now - timedelta(seconds=1), now]
+    assert table.newest(now, now + timedelta(milliseconds=10), 3) == (0, [])
+
+
+@given(st.integers(1, 50), st.integers(0, 500), st.integers(0, 40), st.booleans())
+def test_newest_agrees_with_a_walk(every: int, seconds: int, limit: int, ends: bool) -> None:
+    now = datetime(2026, 11, 24, tzinfo=UTC)
+    table = timetable(every=f"{every}s", start="2026-11-24T00:00:07", **({"end": "2026-11-24T00:02:00"} if ends else {}))
+    all_of = list(table.between(now, now + timedelta(seconds=seconds)))
+    count, newest = table.newest(now, now + timedelta(seconds=seconds), limit + 1)
+    assert (count, newest) == (len(all_of), all_of[-limit - 1 :])
+
+
+def test_jitter_is_the_same_for_everybody_and_within_its_limit() -> None:
+    table, at = timetable(every="1h", jitter="10m"), datetime(2026, 11, 24, tzinfo=UTC)
+    delays = [table.due(at + timedelta(hours=n)) - (at + timedelta(hours=n)) for n in range(100)]
+    assert all(timedelta(0) <= delay < timedelta(minutes=10) for delay in delays)
+    assert len(set(delays)) == 100
+    assert timetable(every="1h", jitter="10m").due(at) == table.due(at)
+
+
+@pytest.mark.parametrize(
+    ("expression", "at", "remark"),
+    [
+        ("30 2 * * *", "2027-03-28T01:00:00", "clocks go forward: its time does not exist, it comes at 03:00"),
+        ("30 2 * * *", "2027-10-31T00:30:00", "clocks go back: this time comes twice, the tick once"),
+        ("*/30 * * * *", "2027-10-31T01:30:00", "clocks go back: this time comes twice, and so does the tick"),
+        ("0 3 * * *", "2027-03-28T01:00:00", ""),
+        ("30 2 * * *", "2027-03-29T00:30:00", ""),
+    ],
+)
+def test_remarks_on_clock_changes(expression: str, at: str, remark: str) -> None:
+    table = timetable(cron=expression, tz="Europe/Berlin")
+    moment = datetime.fromisoformat(at).replace(tzinfo=UTC)
+    assert table.after(moment - timedelta(seconds=1)) == moment
+    assert table.remark(moment) == remark
+
+
+def test_several_times_of_one_gap_are_one_tick() -> None:
+    table = timetable(cron="0,15,30 2 * * *", tz="Europe/Berlin")
+    day = datetime(2027, 3, 28, tzinfo=UTC)
+    assert list(table.between(day, day + timedelta(hours=12))) == [datetime(2027, 3, 28, 1, tzinfo=UTC)]
+
+
+def test_the_end_of_time_is_no_error() -> None:
+    assert timetable(cron="0 0 1 1 *").after(datetime(9999, 6, 1, tzinfo=UTC)) is None

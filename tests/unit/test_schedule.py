@@ -1,0 +1,113 @@
+"""A schedule's fields: what is taken, and what is said about the rest."""
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from rmqjobs import Payload, Plugin, cron
+from rmqjobs.errors import ScheduleError
+from rmqjobs.schedule import Misfire, schedule_of, short
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"cron": "0 0 31 2 *"}, ["0 0 31 2 *", "never comes"]),
+        ({"cron": "0 0 30,31 2 *"}, ["never comes"]),
+        ({"cron": "0 3 * *"}, ["4 fields, not 5", "minute hour day"]),
+        ({"cron": "0 0 3 * * *"}, ["6 fields, not 5"]),
+        ({"cron": "61 3 * * *"}, ["61", "out of range"]),
+        ({"cron": "R 3 * * *"}, ["Use H"]),
+        ({"cron": "0 0 1W * *"}, ["nearest weekday"]),
+        ({"cron": "0 3 * * FUN"}, ["0 3 * * FUN"]),
+        ({"cron": "0 3 * * $(x)"}, ["day of week '$(x)'"]),
+        ({"cron": "@reboot"}, ["@daily"]),
+        ({"cron": "1," * 5000 + "1 * * * *"}, ["10,009 characters", "256"]),
+        ({"cron": "0 3 * * *", "tz": "Europe/Berln"}, ["Europe/Berln", "did you mean 'Europe/Berlin'"]),
+        ({"cron": "0 3 * * *", "tz": "../etc/passwd"}, ["no IANA time zone"]),
+        ({}, ["exactly one of cron, every and at", "none"]),
+        ({"cron": "0 3 * * *", "every": "1h"}, ["cron and every"]),
+        ({"every": "0.5s"}, ["every", "0.5s"]),
+        ({"every": "-3s"}, ["-3s"]),
+        ({"every": "10s", "jitter": "10s"}, ["jitter of 10s", "10s"]),
+        ({"every": "1h", "start": "2027-02-01", "end": "2027-01-01"}, ["is not before its end"]),
+        ({"every": "1h", "misfire": "sometimes"}, ["misfire", "'skip', 'once' or 'all'"]),
+        ({"every": "1h", "expires": "0s"}, ["expires"]),
+        ({"every": "1h", "ping": "ftp://user:secret@host"}, ["ping = ***", "http"]),
+        ({"every": "1h", "jiter": "1s"}, ["jiter", "did you mean 'jitter'"]),
+        ({"every": "1h", "type": "Not A Type"}, ["type", "Not A Type"]),
+        ({"every": "1h", "payload": [1]}, ["payload"]),
+        ({"every": "1h", "name": "Ärger"}, ["name", "Ärger"]),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_value_and_place(fields: dict[str, object], said: list[str]) -> None:
+    with pytest.raises(ScheduleError) as raised:
+        schedule_of({"name": "x", "type": "demo.note", **fields}, where="rmqjobs.toml, line 7")
+    assert "rmqjobs.toml, line 7" in str(raised.value)
+    assert [text for text in said if text not in str(raised.value)] == []
+    assert "secret" not in str(raised.value)
+    assert len(str(raised.value)) < 600
+
+
+def test_naive_instants_are_in_the_schedules_zone() -> None:
+    schedule = schedule_of({"name": "x", "type": "demo.note", "at": "2027-07-01T09:00:00", "tz": "Europe/Berlin"})
+    assert schedule.at == datetime(2027, 7, 1, 9, tzinfo=ZoneInfo("Europe/Berlin"))
+
+
+def test_a_schedule_survives_its_json() -> None:
+    fields = {
+        "name": "x",
+        "type": "demo.note",
+        "every": "90s",
+        "start": "2027-01-01T00:00:00",
+        "tz": "Asia/Tokyo",
+        "ping": "http://h/1",
+    }
+    schedule = schedule_of({**fields, "payload": {"text": "a"}, "misfire": "all", "expected_by": "2h"})
+    assert schedule_of(schedule.model_dump(mode="json", exclude_defaults=True)) == schedule
+
+
+def test_a_plugin_names_its_schedules_and_the_line() -> None:
+    class Clean(Payload, type="demo.clean"):
+        older: timedelta
+
+    plugin = Plugin("demo")
+    schedule = plugin.schedule("nightly", cron="0 3 * * *", payload=Clean(older=timedelta(days=7)), misfire="skip")
+    assert (schedule.name, schedule.type, schedule.payload) == ("demo.nightly", "demo.clean", {"older": "P7D"})
+    assert schedule.misfire is Misfire.SKIP
+    assert "test_schedule.py, line" in schedule.where
+    assert plugin.rmqjobs_schedules() == (schedule,)
+    with pytest.raises(ScheduleError, match=r"test_schedule.py, line \d+"):
+        plugin.schedule("broken", cron="0 0 31 2 *", payload=Clean(older=timedelta(days=7)))
+
+
+def test_h_is_fixed_for_a_name_and_spreads_names() -> None:
+    minutes = {cron.read("H 3 * * *", f"schedule-{number}").times[0].minute for number in range(200)}
+    assert len(minutes) > 40
+    assert cron.read("H H * * *", "a") == cron.read("H H * * *", "a")
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("@daily", "At 00:00"),
+        ("*/15 * * * *", "Every 15 minutes"),
+        ("0 9 * * MON", "At 09:00, only on Monday"),
+        ("0 9 */2 * MON", "At 09:00, every 2 days, and only on Monday"),
+        ("0 0 L * *", "At 00:00, on the last day of the month"),
+    ],
+)
+def test_expressions_in_words(expression: str, words: str) -> None:
+    assert cron.in_words(expression) == words
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0s"), (2.5, "2.5s"), (90, "1m30s"), (86400 * 1.5, "1d12h"), (60, "1m")])
+def test_durations_as_people_write_them(seconds: float, text: str) -> None:
+    assert short(timedelta(seconds=seconds)) == text
+
+
+def test_a_single_value_range_is_that_value() -> None:
+    """croniter takes 5-5 for every value."""
+    moment = datetime(2026, 1, 1, tzinfo=UTC).replace(tzinfo=None)
+    assert cron.read("5-5 3-3/2 * * *").after(moment) == moment.replace(hour=3, minute=5)
