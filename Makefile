@@ -4,10 +4,10 @@ SHELL := /bin/bash
 export RMQJOBS_RABBITMQ := $(CURDIR)/.tools/rabbitmq
 run := .venv/bin/python -m
 
-.PHONY: help setup broker demo test bench check unit reference format
+.PHONY: help setup broker demo test bench bench-schedules check unit reference format
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: ## Make .venv with all dependencies
 	@tools/setup
@@ -23,6 +23,9 @@ test: check broker ## Everything: checks, unit tests, and tests against a real R
 
 bench: broker ## Ratios of worker and publisher against a bare loop of the client library
 	@.venv/bin/python benchmarks/main_path.py
+
+bench-schedules: broker ## The scheduler with 5,000 schedules, 1,000 of them due in one second
+	@.venv/bin/python benchmarks/schedules.py
 
 check: setup ## Format, lint, types, import contracts, unit tests; needs no broker
 	@$(run) ruff format --check -q .

@@ -56,6 +56,16 @@ class Expression:
             day = _day_from(self.days, day + timedelta(days=1))
         return datetime.combine(day, self.times[0])
 
+    def count(self, moment: datetime, until: datetime) -> int:
+        """How many matches come after a naive wall-clock time, up to and including another."""
+        total, day = 0, _day_from(self.days, moment.date())
+        while day <= until.date():
+            first = bisect_right(self.times, moment.time()) if day == moment.date() else 0
+            last = bisect_right(self.times, until.time()) if day == until.date() else len(self.times)
+            total += max(last - first, 0)
+            day = _day_from(self.days, day + timedelta(days=1))
+        return total
+
 
 @lru_cache(10_000)
 def read(text: str, seed: str = "") -> Expression:

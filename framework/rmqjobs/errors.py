@@ -195,6 +195,7 @@ class ScheduleError(RmqJobsError):
 
     def __init__(self, schedule: str, problem: str, *, where: str = "", hint: str = "") -> None:
         self.schedule, self.where = schedule, where
+        self.unknown = False  # whether there is none of this name
         place = f" ({where})" if where else ""
         super().__init__(f"schedule {schedule!r}{place}: {problem}" + (f". {hint}" if hint else ""))
 

@@ -6,7 +6,6 @@ gap. Expressions whose minutes or hours begin with `*` follow real time through 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -18,8 +17,9 @@ from rmqjobs.schedule import Schedule
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
-_SEARCH_BACK = tuple(timedelta(**each) for each in ({"minutes": 1}, {"hours": 1}, {"days": 1}, {"days": 32}, {"days": 367}))
-_FURTHEST_BACK = timedelta(days=9 * 366)  # 29 February, over a century that leaves one out
+_DAY = timedelta(days=1)
+# The last one: 29 February, over a century that leaves one out.
+_SEARCH_BACK = (timedelta(minutes=1), timedelta(hours=1), _DAY, 32 * _DAY, 367 * _DAY, 9 * 366 * _DAY, 400 * 366 * _DAY)
 
 
 class Timetable:
@@ -53,26 +53,43 @@ class Timetable:
 
     def newest(self, instant: datetime, until: datetime, limit: int) -> tuple[int, list[datetime]]:
         """How many planned times `between` has, and the last `limit` of them."""
-        skipped, every = 0, self.schedule.every
+        count = self.count(instant, until)
+        if not count:
+            return 0, []
+        found: list[datetime] = []
+        for back in _SEARCH_BACK:
+            found = list(self.between(max(instant, until - back), until))
+            if len(found) >= min(limit, count):
+                break
+        return count, found[-limit:]
+
+    def count(self, instant: datetime, until: datetime) -> int:
+        """How many planned times `between` has; years of minutes are not counted one by one."""
         first = self.after(instant)
         if first is None or first > until:
-            return 0, []
-        if every is not None:  # days of seconds are not counted one by one
-            last = min(until, self._end) if self._end is not None else until
-            skipped = max((last - first) // every + 1 - limit, 0)
-            instant = first + (skipped - 1) * every if skipped else instant
-        count, kept = skipped, deque[datetime](maxlen=limit)
-        for planned in self.between(instant, until):
-            count += 1
-            kept.append(planned)
-        return count, list(kept)
+            return 0
+        until = min(until, self._end) if self._end is not None else until
+        if self.schedule.every is not None:
+            return (until - first) // self.schedule.every + 1
+        if self._expression is None:
+            return 1
+        total, moment = 0, max(instant, first - _SECOND)
+        for change in (*changes(self._zone, moment, until), None):
+            near = until if change is None else min(max(change - _DAY, moment), until)
+            # Far from a change of clocks the offset is one and the same.
+            offset = self._offset(moment)
+            total += self._expression.count(self._naive(moment) + offset, self._naive(near) + offset)
+            if change is not None:
+                moment = min(max(change + _DAY, near), until)
+                total += sum(1 for _ in self.between(near, moment))
+        return total
 
     def before(self, planned: datetime) -> datetime | None:
         """The last planned time before an instant; None when there is none."""
         if self.schedule.every is not None:
             previous = planned - self.schedule.every
             return previous if self._start is None or previous >= self._start else None
-        for back in (*_SEARCH_BACK, _FURTHEST_BACK):
+        for back in _SEARCH_BACK[:-1]:
             latest = None
             for earlier in self.between(planned - back, planned - _SECOND / 1000):
                 latest = earlier
@@ -152,6 +169,18 @@ class Timetable:
     @staticmethod
     def _naive(instant: datetime) -> datetime:
         return instant.astimezone(UTC).replace(tzinfo=None)
+
+
+@lru_cache(4096)
+def changes(zone: ZoneInfo, begin: datetime, end: datetime) -> tuple[datetime, ...]:
+    """The instants between two others from which on the zone has another offset."""
+    found, moment = [], begin
+    while moment < end:
+        later = min(moment + _DAY, end)
+        if moment.astimezone(zone).utcoffset() != later.astimezone(zone).utcoffset():
+            found.append(_change(zone, moment, later))
+        moment = later
+    return tuple(found)
 
 
 @lru_cache(4096)

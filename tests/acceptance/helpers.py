@@ -126,7 +126,9 @@ class Stand:
         self.processes.append(process)
         return process, log
 
-    def cli(self, *arguments: str, code: int = 0, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+    def cli(
+        self, *arguments: str, code: int = 0, stdin: str = "", cwd: Path | None = None, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
         """A command that must end with this exit code."""
         ran = subprocess.run(
             [sys.executable, "-m", "rmqjobs", *arguments],
@@ -136,6 +138,7 @@ class Stand:
             text=True,
             timeout=60,
             check=False,
+            cwd=cwd,
         )
         assert ran.returncode == code, f"exit code {ran.returncode}\n{ran.stdout}\n{ran.stderr}"
         return ran

@@ -176,6 +176,17 @@ def test_newest_agrees_with_a_walk(every: int, seconds: int, limit: int, ends: b
     assert (count, newest) == (len(all_of), all_of[-limit - 1 :])
 
 
+@settings(max_examples=300, deadline=None)
+@given(EXPRESSIONS, *CHANGES, st.integers(0, 60 * 86400), st.integers(1, 5))
+def test_counting_agrees_with_a_walk(expression: str, zone: str, year: int, shift: float, seconds: int, limit: int) -> None:
+    moment, table = near_a_change(zone, year, shift), timetable(cron=expression, tz=zone)
+    if "*" in expression.split(maxsplit=1)[0]:
+        seconds //= 20
+    all_of = list(table.between(moment - timedelta(days=3), moment + timedelta(seconds=seconds)))
+    count, newest = table.newest(moment - timedelta(days=3), moment + timedelta(seconds=seconds), limit)
+    assert (count, newest) == (len(all_of), all_of[-limit:])
+
+
 def test_jitter_is_the_same_for_everybody_and_within_its_limit() -> None:
     table, at = timetable(every="1h", jitter="10m"), datetime(2026, 11, 24, tzinfo=UTC)
     delays = [table.due(at + timedelta(hours=n)) - (at + timedelta(hours=n)) for n in range(100)]

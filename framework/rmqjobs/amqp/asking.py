@@ -17,7 +17,7 @@ _REPLY_TO = "amq.rabbitmq.reply-to"
 
 
 async def ask(settings: Settings, queue: str, kind: str, body: bytes, *, by: str, timeout: timedelta) -> bytes:
-    """The answer's body. What nobody takes within the timeout expires in the queue: it does not happen later.
+    """The answer's body. What nobody takes within the timeout expires in the queue; who takes it looks whether we still wait.
 
     Raises:
         NoScheduler: Nobody consumes there, or nobody answers.
@@ -43,8 +43,8 @@ async def ask(settings: Settings, queue: str, kind: str, body: bytes, *, by: str
             raise channel.closed.result()
         if not answered.done():
             raise NoScheduler(
-                f"{waiting} schedulers are connected and the active one has not answered within {timeout.total_seconds():g} s:"
-                " it is frozen, or the broker takes no messages. What was asked will not be done later. Look at their logs"
+                f"the active scheduler has not answered within {timeout.total_seconds():g} s: it is frozen, or the broker takes"
+                " no messages. What was asked will not be done later. Look at its log, and at: rabbitmq-diagnostics alarms"
             )
         return answered.result()
     finally:

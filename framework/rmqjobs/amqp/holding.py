@@ -14,8 +14,8 @@ from typing import Any, Self
 
 from pika import exceptions as pika_errors
 
-from rmqjobs.amqp.connection import Channel, Connection, Prepare, connect, connection_name, resolve
-from rmqjobs.amqp.publishing import properties_of
+from rmqjobs.amqp.connection import CLOSE_TIMEOUT, Channel, Connection, Prepare, connect, connection_name, resolve
+from rmqjobs.amqp.publishing import Confirms, properties_of
 from rmqjobs.errors import BrokerError, BrokerUnavailable, InvalidJob, PublishRefused, RmqJobsError, Unroutable
 from rmqjobs.settings import Settings
 from rmqjobs.wire.jobs import Message
@@ -66,7 +66,7 @@ class Holding:
         self._arrived = asyncio.Event()
         self.lost: asyncio.Future[BrokerError] = loop.create_future()
         self._connection, self._channel = connection, channel
-        self._next_tag = self._oldest_tag = 1
+        self._next_tag, self._confirms = 1, Confirms()
         self._unconfirmed: dict[int, tuple[_Batch, int, Message]] = {}
         self._returned: set[tuple[str, str, str | None]] = set()
         channel.closed.add_done_callback(lambda closed: resolve(self.lost, closed.result()))
@@ -119,6 +119,16 @@ class Holding:
             self._arrived.clear()
             await self._arrived.wait()
 
+    async def is_there(self, queue: str) -> bool:
+        """Whether a queue exists; a name of direct reply-to does as long as somebody waits there."""
+        channel = await self._connection.channel()
+        try:
+            await channel.call("queue_declare", queue=queue, passive=True)
+        except BrokerError:
+            return False
+        await channel.close()
+        return True
+
     def ack(self, tags: Sequence[int]) -> None:
         """Acknowledges; without effect when it is lost."""
         for tag in tags:
@@ -128,8 +138,9 @@ class Holding:
     async def close(self) -> None:
         """Sees acknowledgements through and lets go: the next consumer gets what is held."""
         try:
-            await self._channel.call("basic_qos", prefetch_count=1)  # any answered call: acks before it have arrived
-        except BrokerError as error:
+            async with asyncio.timeout(CLOSE_TIMEOUT):  # a blocked broker answers nothing
+                await self._channel.call("basic_qos", prefetch_count=1)  # any answered call: acks before it have arrived
+        except (BrokerError, TimeoutError) as error:
             log.debug("was lost before it was closed", extra={"because": str(error)})
         await self._connection.close()
 
@@ -147,16 +158,12 @@ class Holding:
             self._next_tag += 1
 
     def _on_confirm(self, frame: Any) -> None:
-        method = frame.method
-        tag, refused = method.delivery_tag, method.NAME == "Basic.Nack"
-        first = self._oldest_tag if method.multiple else tag
-        for number in range(first, tag + 1):
+        refused = frame.method.NAME == "Basic.Nack"
+        for number in self._confirms.tags(frame.method):
             entry = self._unconfirmed.pop(number, None)
             if entry is not None:
                 batch, place, message = entry
                 batch.settle(place, self._failure(message, refused=refused))
-        if method.multiple:
-            self._oldest_tag = tag + 1
 
     def _failure(self, message: Message, *, refused: bool) -> RmqJobsError | None:
         key = (message.exchange, message.routing_key, message.message_id)

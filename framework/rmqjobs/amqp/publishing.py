@@ -49,6 +49,21 @@ class _Entry:
     settled: Settled
 
 
+class Confirms:
+    """Which messages of a channel a confirm is about: one, or with `multiple` all that are still open up to it."""
+
+    def __init__(self) -> None:
+        self._oldest = 1
+
+    def tags(self, method: Any) -> range:
+        """Their delivery tags."""
+        tag: int = method.delivery_tag
+        if not method.multiple:
+            return range(tag, tag + 1)
+        first, self._oldest = self._oldest, tag + 1
+        return range(first, tag + 1)
+
+
 class PublishLink:
     """A publishing connection that keeps itself up from `open` to `close`.
 
@@ -67,7 +82,7 @@ class PublishLink:
         self._window = WINDOW
         self._suspects = 0  # messages still to be sent singly
         self._next_tag = 1
-        self._oldest_tag = 1
+        self._confirms = Confirms()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: Connection | None = None
         self._channel: Channel | None = None
@@ -178,7 +193,7 @@ class PublishLink:
         channel = await connection.channel()
         await channel.call("confirm_delivery", ack_nack_callback=self._on_confirm)
         channel.raw.add_on_return_callback(self._on_return)
-        self._next_tag = self._oldest_tag = 1
+        self._next_tag, self._confirms = 1, Confirms()
         self._channel = channel
         self._pump()
 
@@ -247,15 +262,11 @@ class PublishLink:
         return True
 
     def _on_confirm(self, frame: Any) -> None:
-        method = frame.method
-        tag, refused = method.delivery_tag, method.NAME == "Basic.Nack"
-        first = self._oldest_tag if method.multiple else tag
-        for number in range(first, tag + 1):
+        refused = frame.method.NAME == "Basic.Nack"
+        for number in self._confirms.tags(frame.method):
             entry = self._unconfirmed.pop(number, None)
             if entry is not None:
                 entry.settled(self._verdict(entry.message, refused=refused))
-        if method.multiple:
-            self._oldest_tag = tag + 1
         if self._window == 1:
             self._suspects -= 1
             self._window = 1 if self._suspects > 0 else WINDOW

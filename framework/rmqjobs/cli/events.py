@@ -39,8 +39,7 @@ def events(
     start
         Where to begin: first, next, an offset or an ISO 8601 time; first unless following.
     kind
-        Only these kinds: started, progress, log, succeeded, retried, snoozed, returned, dead, skipped, replayed,
-        dropped, restored, lost.
+        Only these kinds, such as dead or misfired; a wrong one lists them all.
     type
         Only these job types.
     job

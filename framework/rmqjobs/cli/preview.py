@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from rmqjobs.scheduler.catalogue import Planned
+from rmqjobs.timetable import changes
 
-_NEAR = timedelta(hours=25)
+_NEAR = timedelta(hours=3)  # clocks change by less
 
 
 def summary(planned: Planned, begin: datetime, end: datetime) -> dict[str, Any]:
@@ -30,24 +30,14 @@ def summary(planned: Planned, begin: datetime, end: datetime) -> dict[str, Any]:
     }
 
 
-def remarks(planned: Planned, begin: datetime, end: datetime) -> Iterator[dict[str, str]]:
-    """The ticks that a change of clocks moves, merges or doubles."""
+def remarks(planned: Planned, begin: datetime, end: datetime) -> Iterator[dict[str, Any]]:
+    """What each change of clocks does to the schedule: to which tick first, and to how many."""
     zone = ZoneInfo(planned.schedule.tz)
-    for change in _changes(planned.schedule.tz, begin, end):
+    for change in changes(zone, begin.astimezone(UTC).replace(microsecond=0), end.astimezone(UTC)):
+        touched: dict[str, list[datetime]] = {}
         for at in planned.timetable.between(max(change - _NEAR, begin), min(change + _NEAR, end)):
-            remark = planned.timetable.remark(at)
+            touched.setdefault(planned.timetable.remark(at), []).append(at)
+        for remark, times in touched.items():
             if remark:
-                local = at.astimezone(zone).isoformat()
-                yield {"at": local, "schedule": planned.schedule.name, "clock_change": remark}
-
-
-@lru_cache(1024)
-def _changes(tz: str, begin: datetime, end: datetime) -> tuple[datetime, ...]:
-    """Days, to the hour, around which a zone's clocks change."""
-    zone, found, moment = ZoneInfo(tz), [], begin.astimezone(UTC)
-    while moment < end:
-        later = moment + timedelta(hours=1)
-        if moment.astimezone(zone).utcoffset() != later.astimezone(zone).utcoffset():
-            found.append(later)
-        moment = later
-    return tuple(found)
+                local, name = times[0].astimezone(zone).isoformat(), planned.schedule.name
+                yield {"at": local, "schedule": name, "ticks": len(times), "clock_change": remark}

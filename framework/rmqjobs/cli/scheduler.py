@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from rmqjobs.cli import logs
 from rmqjobs.cli.options import Common
+from rmqjobs.cli.signals import stop_by_signal
 from rmqjobs.plugins import load
 from rmqjobs.probes import Probes
 from rmqjobs.scheduler.catalogue import Catalogue, read_file
@@ -60,9 +60,7 @@ def scheduler(
 
 
 async def _serve(serving: Scheduler, settings: Settings) -> int:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_by_signal("second signal: ending now")
     collectors = (serving.chronicle,)
     async with Probes(settings, role="scheduler", collectors=collectors, is_ready=lambda: serving.is_ready):
         await serving.run(stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -35,20 +36,22 @@ Count = Annotated[int, Parameter(name=["--count", "-n"], validator=validators.Nu
 _COLUMNS = ("name", "state", "when", "tz", "next", "last", "outcome", "late_seconds", "origin", "words")
 
 
-@app.command(name="list")
-def list_(*, json: Flag = False, timeout: str = "5s", common: Common | None = None) -> None:
-    """List all schedules with their state, as the active scheduler has them.
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Asking:
+    """How the active scheduler is asked."""
 
-    Parameters
-    ----------
-    json
-        Print JSON.
-    timeout
-        How long to wait for the active scheduler.
-    """
-    found = _ask(common, "list", {}, timeout)
-    if json:
-        print_json(found)
+    json: Flag = False
+    """Print JSON."""
+    timeout: str = "5s"
+    """How long to wait for the active scheduler."""
+
+
+@app.command(name="list")
+def list_(*, asking: Asking | None = None, common: Common | None = None) -> None:
+    """List all schedules with their state, as the active scheduler has them."""
+    found = _ask(common, asking, "list", {})
+    if _as_json(found, asking):
         return
     print_table(_COLUMNS, found["schedules"])
     _say_who(found)
@@ -57,21 +60,16 @@ def list_(*, json: Flag = False, timeout: str = "5s", common: Common | None = No
 
 
 @app.command
-def show(name: str, /, *, json: Flag = False, timeout: str = "5s", common: Common | None = None) -> None:
+def show(name: str, /, *, asking: Asking | None = None, common: Common | None = None) -> None:
     """Show everything about one schedule.
 
     Parameters
     ----------
     name
         Its name, such as video.cleanup.
-    json
-        Print JSON.
-    timeout
-        How long to wait for the active scheduler.
     """
-    found = _ask(common, "show", {"name": name}, timeout)
-    if json:
-        print_json(found)
+    found = _ask(common, asking, "show", {"name": name})
+    if _as_json(found, asking):
         return
     definition = found.pop("definition")
     standbys = found.pop("standbys", None)
@@ -84,7 +82,7 @@ def next_(
     name: str | None = None,
     /,
     *,
-    count: Count = 10,
+    count: Annotated[int | None, Parameter(name=["--count", "-n"], validator=validators.Number(gte=1, lte=10_000))] = None,
     tz: str | None = None,
     plugin: Plugins = None,
     json: Flag = False,
@@ -97,7 +95,7 @@ def next_(
     name
         Only this one; all of them when none is named.
     count
-        So many ticks.
+        So many ticks of each; unless given, ten of the one that is named, and one of each otherwise.
     tz
         Show times in this zone, instead of each schedule's own.
     plugin
@@ -109,7 +107,7 @@ def next_(
     now, ticks = datetime.now(UTC), []
     for each in planned:
         at: datetime | None = now
-        for _ in range(count):
+        for _ in range(count or (10 if name else 1)):
             at = each.timetable.after(at) if at is not None else None
             if at is None:
                 break
@@ -124,7 +122,7 @@ def next_(
             "state": "paused" if each.schedule.paused else "on",
             "remark": each.timetable.remark(at),
         }
-        for at, each in ticks[:count]
+        for at, each in ticks
     ]
     _print(("at", "in", "schedule", "type", "state", "remark"), rows, json=json)
 
@@ -170,7 +168,7 @@ def preview(
     total = sum(row["ticks"] for row in rows)
     say(f"{len(rows):,} schedules, {total:,} ticks from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC")
     if changes:
-        print_table(("at", "schedule", "clock_change"), changes)
+        print_table(("at", "schedule", "ticks", "clock_change"), changes)
 
 
 @app.command
@@ -204,55 +202,41 @@ def explain(expression: str, /, *, tz: str = "UTC", count: Count = 5, json: Flag
 
 
 @app.command
-def run(name: str, /, *, json: Flag = False, timeout: str = "5s", common: Common | None = None) -> None:
+def run(name: str, /, *, asking: Asking | None = None, common: Common | None = None) -> None:
     """Publish a job of the schedule now, beside its plan, and print its id.
 
     Parameters
     ----------
     name
         Its name.
-    json
-        Print JSON.
-    timeout
-        How long to wait for the active scheduler.
     """
-    found = _ask(common, "run", {"name": name}, timeout)
-    if json:
-        print_json(found)
-    else:
+    found = _ask(common, asking, "run", {"name": name})
+    if not _as_json(found, asking):
         print(found["job_id"])  # noqa: T201 - the command's result
 
 
 @app.command
-def pause(name: str, /, *, json: Flag = False, timeout: str = "5s", common: Common | None = None) -> None:
+def pause(name: str, /, *, asking: Asking | None = None, common: Common | None = None) -> None:
     """Stop a schedule's ticks until it is resumed, over all restarts.
 
     Parameters
     ----------
     name
         Its name.
-    json
-        Print JSON.
-    timeout
-        How long to wait for the active scheduler.
     """
-    _changed(_ask(common, "pause", {"name": name}, timeout), "paused", json=json)
+    _changed(_ask(common, asking, "pause", {"name": name}), "paused", asking)
 
 
 @app.command
-def resume(name: str, /, *, json: Flag = False, timeout: str = "5s", common: Common | None = None) -> None:
+def resume(name: str, /, *, asking: Asking | None = None, common: Common | None = None) -> None:
     """Let a paused schedule tick again; what passed meanwhile is not made up for.
 
     Parameters
     ----------
     name
         Its name.
-    json
-        Print JSON.
-    timeout
-        How long to wait for the active scheduler.
     """
-    _changed(_ask(common, "resume", {"name": name}, timeout), "resumed", json=json)
+    _changed(_ask(common, asking, "resume", {"name": name}), "resumed", asking)
 
 
 @app.command
@@ -274,8 +258,7 @@ def add(
     end: str | None = None,
     expected_by: str | None = None,
     ping: str | None = None,
-    json: Flag = False,
-    timeout: str = "5s",
+    asking: Asking | None = None,
     common: Common | None = None,
 ) -> None:
     """Add a schedule at runtime: it lives in the scheduler's state, over all restarts, until it is removed.
@@ -312,10 +295,6 @@ def add(
         Alarm when no success comes within this.
     ping
         URL to call on start, success and failure.
-    json
-        Print JSON.
-    timeout
-        How long to wait for the active scheduler.
     """
     fields: dict[str, JsonValue] = {
         "name": name, "type": type, "payload": _payload(data), "cron": cron, "every": every, "at": at, "tz": tz,
@@ -323,42 +302,41 @@ def add(
         "expected_by": expected_by, "ping": ping,
     }  # fmt: skip
     schedule_of({key: value for key, value in fields.items() if value is not None})  # refused here, the scheduler is not asked
-    found = _ask(common, "add", fields, timeout)
-    if json:
-        print_json(found)
-    else:
+    found = _ask(common, asking, "add", fields)
+    if not _as_json(found, asking):
         say(f"added {found['name']}: {found['words']} ({found['tz']}), next {found['next']}")
 
 
 @app.command
-def remove(name: str, /, *, json: Flag = False, timeout: str = "5s", common: Common | None = None) -> None:
+def remove(name: str, /, *, asking: Asking | None = None, common: Common | None = None) -> None:
     """Remove a schedule that was added at runtime, or what is left of one that no plugin has any more.
 
     Parameters
     ----------
     name
         Its name.
-    json
-        Print JSON.
-    timeout
-        How long to wait for the active scheduler.
     """
-    found = _ask(common, "remove", {"name": name}, timeout)
-    if json:
-        print_json(found)
-    else:
+    found = _ask(common, asking, "remove", {"name": name})
+    if not _as_json(found, asking):
         say(f"removed {found['removed']}")
 
 
-def _ask(common: Common | None, verb: str, arguments: Mapping[str, JsonValue], timeout: str) -> dict[str, Any]:
+def _ask(common: Common | None, asking: Asking | None, verb: str, arguments: Mapping[str, JsonValue]) -> dict[str, Any]:
     settings = (common or Common()).settings()
-    limit, queue = as_duration("--timeout", timeout), Names(settings.prefix).scheduler
+    limit, queue = as_duration("--timeout", (asking or Asking()).timeout), Names(settings.prefix).scheduler
     body = wire.command(verb, arguments)
     answer = wire.read_answer(asyncio.run(ask(settings, queue, wire.COMMAND, body, by=_me(), timeout=limit)))
     if "error" in answer:
-        unknown = answer["code"] == ScheduleError.code and "there is none of this name" in answer["error"]
-        fail(f"{answer['code']} {answer['error']}", NOT_FOUND if unknown else INVALID)
+        fail(f"{answer['code']} {answer['error']}", NOT_FOUND if answer.get("unknown") else INVALID)
     return {**answer["ok"], "standbys": answer.get("standbys")}
+
+
+def _as_json(found: Mapping[str, Any], asking: Asking | None) -> bool:
+    """Prints the answer as JSON if that was asked for."""
+    if asking is None or not asking.json:
+        return False
+    print_json(found)
+    return True
 
 
 def _me() -> str:
@@ -374,9 +352,8 @@ def _say_who(found: Mapping[str, Any]) -> None:
     say(f"{len(found['schedules']):,} schedules; active: {found['active']}; {standing_by}")
 
 
-def _changed(found: Mapping[str, Any], what: str, *, json: bool) -> None:
-    if json:
-        print_json(found)
+def _changed(found: Mapping[str, Any], what: str, asking: Asking | None) -> None:
+    if _as_json(found, asking):
         return
     already = "" if found["changed"] else "already "
     say(f"{found['name']} is {already}{what}; next tick: {found['next'] or '-'}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 from datetime import timedelta
 from typing import Annotated
 
@@ -13,14 +11,13 @@ from cyclopts import Parameter
 
 from rmqjobs.cli import logs
 from rmqjobs.cli.options import Common
+from rmqjobs.cli.signals import stop_by_signal
 from rmqjobs.plugins import Registry, load
 from rmqjobs.probes import Probes
 from rmqjobs.settings import Settings
 from rmqjobs.worker import Worker
 
 log = logging.getLogger("rmqjobs.worker")
-
-ENDED_NOW = 137
 
 
 def worker(
@@ -85,17 +82,7 @@ def _introduce(registry: Registry, settings: Settings) -> None:
 
 async def _serve(registry: Registry, settings: Settings) -> int:
     serving = Worker(registry, settings)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal() -> None:
-        if stop.is_set():
-            log.warning("second signal: ending now; running jobs go to other workers")
-            os._exit(ENDED_NOW)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    stop = stop_by_signal("second signal: ending now; running jobs go to other workers")
     async with Probes(settings, role="worker", collectors=(serving.figures,), is_ready=lambda: serving.is_ready):
         await serving.start()
         log.info("worker ready", extra={"worker": serving.name})

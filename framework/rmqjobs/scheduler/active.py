@@ -19,7 +19,7 @@ from rmqjobs.events import EventKind
 from rmqjobs.scheduler.catalogue import Catalogue, Planned
 from rmqjobs.scheduler.chronicle import Chronicle
 from rmqjobs.scheduler.pings import Pinger
-from rmqjobs.scheduler.plan import Decision, Tick, decide, first_entry, next_due
+from rmqjobs.scheduler.plan import Decision, Missed, Tick, decide, first_entry, next_due
 from rmqjobs.topology import Names
 from rmqjobs.wire import scheduling as wire
 from rmqjobs.wire.jobs import Message
@@ -358,6 +358,8 @@ class Active:
         entry = entries.get(schedule.name)
         if entry is None:
             entries[schedule.name] = first_entry(schedule, now)
+            if schedule.at is not None and entries[schedule.name].cursor >= schedule.at:
+                self._chronicle.misfired(schedule, Missed(1, schedule.at, schedule.at, 1))
             return
         if entry.timing != schedule.timing or (entry.held and not self.is_paused(planned)):
             entry.cursor, entry.timing, entry.held = max(entry.cursor, now), schedule.timing, False

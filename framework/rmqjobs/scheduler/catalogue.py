@@ -125,7 +125,9 @@ class Catalogue:
         """The schedule of that name; raises `ScheduleError` with the nearest one."""
         planned = self._planned.get(name)
         if planned is None:
-            raise ScheduleError(name, "there is none of this name", hint=_nearest(name, self._planned))
+            error = ScheduleError(name, "there is none of this name", hint=_nearest(name, self._planned))
+            error.unknown = True
+            raise error
         return planned
 
     def add(self, fields: Mapping[str, JsonValue], *, trusted: bool = False) -> Planned:

@@ -45,7 +45,7 @@ class Commands:
         try:
             result = await do(self, command.arguments, command.by)
         except ScheduleError as error:
-            return {"error": str(error), "code": error.code}
+            return {"error": str(error), "code": error.code, "unknown": error.unknown}
         return {"ok": result}
 
     async def list(self, _arguments: Mapping[str, JsonValue], _by: str) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Commands:
         token.added.pop(name, None)
         self._active.forget(name)
         await self._active.write()
-        self._chronicle.tell(EventKind.REMOVED, planned.schedule if planned else None, by=by, name=name)
+        self._chronicle.tell(EventKind.REMOVED, planned.schedule if planned else None, by=by, removed=name)
         return {"removed": name}
 
     async def _set_paused(self, arguments: Mapping[str, JsonValue], by: str, *, paused: bool) -> dict[str, Any]:

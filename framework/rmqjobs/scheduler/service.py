@@ -32,6 +32,7 @@ log = logging.getLogger("rmqjobs.scheduler")
 LOOK_EVERY = 5.0  # seconds after which clock and file are looked at, whatever is due
 JUMP = 2.0  # seconds of difference between the clock and the steady one that are worth a word
 STANDBY_AFTER = 1.0
+STOP_WITHIN = 5.0
 
 
 class Scheduler:
@@ -92,7 +93,7 @@ class Scheduler:
         try:
             while holding is not None:
                 started = self._steady()
-                await self._serve(holding, ended)
+                await self._until_served(holding, ended)
                 if self._steady() - started > LIVED:
                     backoff.reset()
                 holding = await self._open_again(backoff, ended)
@@ -122,6 +123,16 @@ class Scheduler:
     async def _declare(self, connection: Connection) -> None:
         await declare(connection, build(prefix=self._settings.prefix) + scheduling(self._settings.prefix))
 
+    async def _until_served(self, holding: Holding, ended: asyncio.Task[bool]) -> None:
+        """Serves; when told to stop, a broker that confirms nothing does not hold it up for long."""
+        serving = asyncio.create_task(self._serve(holding, ended))
+        try:
+            await asyncio.wait((serving, ended), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((serving,), timeout=STOP_WITHIN)
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
     async def _serve(self, holding: Holding, ended: asyncio.Task[bool]) -> None:
         """One connection's life: standing by, perhaps being active, until it is lost or told to stop."""
         self._holding, reason = holding, ""
@@ -137,8 +148,9 @@ class Scheduler:
         except Exception as error:
             log.exception("the scheduler failed in an unforeseen way; it lets go and begins again")
             reason = f"{type(error).__name__}: {error}"
-        was_active, self._active, self._holding, self.chronicle.active = self.is_active, None, None, False
-        await holding.close()
+        finally:
+            was_active, self._active, self._holding, self.chronicle.active = self.is_active, None, None, False
+            await holding.close()
         if not ended.done():
             log.warning("no longer active" if was_active else "connection lost", extra={"because": reason})
 
@@ -174,7 +186,7 @@ class Scheduler:
         )
         self.chronicle.active = True
         await self._active.begin()
-        for content, tag in takeover.others:
+        for content, tag in takeover.others():
             await self._take(content, tag, holding)
 
     async def _step(self, holding: Holding) -> None:
@@ -200,15 +212,27 @@ class Scheduler:
             case Report():
                 active.heard(content, tag)
             case Command():
-                answer = await Commands(active, self.chronicle, self._now).carry_out(content)
-                answer["standbys"] = active.standbys
-                await holding.publish([wire.answer(content, answer)])  # whoever asked may be gone: no matter
+                await self._answer(content, active, holding)
                 holding.ack([tag])
             case Hello(name):
                 active.greeted(name)
                 holding.ack([tag])
             case Barrier():
                 holding.ack([tag])
+
+    async def _answer(self, command: Command, active: Active, holding: Holding) -> None:
+        """Carries a command out, unless whoever asked has given up: what was asked in vain does not happen later."""
+        if not await holding.is_there(command.reply_to):
+            log.warning("command left: nobody waits for its answer", extra={"command": command.verb, "by": command.by})
+            return
+        try:
+            answer = await Commands(active, self.chronicle, self._now).carry_out(command)
+        except RmqJobsError:
+            raise
+        except Exception as error:  # it must not take one scheduler after the other with it
+            log.exception("a command failed in an unforeseen way", extra={"command": command.verb})
+            answer = {"error": f"{type(error).__name__}: {error}. The scheduler's log has more", "code": RmqJobsError.code}
+        await holding.publish([wire.answer(command, answer | {"standbys": active.standbys})])
 
     async def _pause(self, holding: Holding, ended: asyncio.Task[bool]) -> None:
         """Until something arrives or is due; the clock is looked at now and then in any case."""

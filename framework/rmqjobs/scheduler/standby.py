@@ -9,7 +9,7 @@ from rmqjobs.errors import NewerToken
 from rmqjobs.scheduler.active import merge
 from rmqjobs.topology import Names
 from rmqjobs.wire import scheduling as wire
-from rmqjobs.wire.scheduling import FORMAT, Barrier, Content, Token
+from rmqjobs.wire.scheduling import FORMAT, Barrier, Command, Content, Hello, Report, Token
 
 
 class Takeover:
@@ -24,8 +24,9 @@ class Takeover:
         self._holding, self._names = holding, names
         self._barrier = ""
         self._tokens: list[Token] = []
+        self._reports: dict[str, tuple[Report, int]] = {}
+        self._commands: list[tuple[Command, int]] = []
         self.tags: list[int] = []
-        self.others: list[tuple[Content, int]] = []
 
     async def begin(self) -> None:
         """Sends, once, a message that comes back when everything before it has."""
@@ -42,9 +43,27 @@ class Takeover:
             case Barrier(nonce):
                 self._holding.ack([tag])
                 return nonce == self._barrier
-            case _:
-                self.others.append((content, tag))
+            case Report():
+                self._take_report(content, tag)
+            case Command():
+                self._commands.append((content, tag))
+            case Hello():
+                self._holding.ack([tag])
         return False
+
+    def others(self) -> list[tuple[Report | Command, int]]:
+        """What arrived besides tokens, in order."""
+        return sorted([*self._reports.values(), *self._commands], key=lambda content: content[1])
+
+    def _take_report(self, report: Report, tag: int) -> None:
+        """Of a schedule the last end counts: after a long time without a scheduler there may be more than can be held."""
+        former = self._reports.get(report.schedule)
+        if former is not None and report.status == "started":
+            self._holding.ack([tag])
+            return
+        if former is not None:
+            self._holding.ack([former[1]])
+        self._reports[report.schedule] = (report, tag)
 
     def token(self, known: Token) -> Token:
         """The state to go on with: the highest version there is, and what others ticked beyond it.

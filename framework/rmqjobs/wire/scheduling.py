@@ -149,7 +149,7 @@ def command(verb: str, arguments: Mapping[str, JsonValue]) -> bytes:
 
 
 def answer(asked: Command, content: Mapping[str, Any]) -> Message:
-    """What the asker gets: `{"ok": …}`, or `{"error": …, "code": …}`."""
+    """What the asker gets: `{"ok": …}`, or `{"error": …, "code": …, "unknown": …}`."""
     return Message("", asked.reply_to, to_json(content), correlation_id=asked.correlation_id, app_id=APP)
 
 

@@ -1,4 +1,4 @@
-"""The handlers. Each is safe to run twice: a file that is there is kept, an announcement carries the job's id."""
+"""The handlers of what is published. Each is safe to run twice: a file that is there is kept, a POST carries the job's id."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import urllib.request
 from datetime import timedelta
 from pathlib import Path
 
-from rmqjobs import Job, Payload, Plugin, Reject, Retry, RetryPolicy
+from rmqjobs import Job, Payload, Reject, Retry
 from rmqjobs_video import ffmpeg
 from rmqjobs_video.payloads import AnnounceVideo, RemindViewer, TranscodeVideo
-
-plugin = Plugin("video", retry=RetryPolicy(first_delay=timedelta(seconds=2), max_attempts=5))
+from rmqjobs_video.plugin import plugin
 
 _TIMEOUT = 10.0
 _TOO_MANY_REQUESTS = 429

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 from pydantic import Field, HttpUrl
@@ -36,3 +37,17 @@ class RemindViewer(Payload, type="video.remind"):
     video_id: str
     viewer: str
     url: HttpUrl
+
+
+class DeleteFailedUploads(Payload, type="video.delete-failed-uploads"):
+    """Delete the files of uploads that failed long ago; ticked every night."""
+
+    older_than: timedelta = Field(timedelta(days=7), ge=timedelta(hours=1))
+
+
+class ReportWeek(Payload, type="video.report-week"):
+    """Write down what became of the uploads of a week; ticked every Monday."""
+
+
+class SyncUploads(Payload, type="video.sync-uploads"):
+    """Make the table of uploads fit the folder; ticked every 15 minutes."""
