@@ -19,7 +19,11 @@ demo: broker ## Take a real video through a real RabbitMQ, and watch what happen
 	@.venv/bin/python examples/demo.py
 
 test: check broker ## Everything: checks, unit tests, and tests against a real RabbitMQ
-	@$(run) pytest tests/broker tests/acceptance plugins
+	@# The proof of once takes five minutes of waiting: it runs beside the others.
+	@$(run) pytest -q -s tests/proof >.venv/proof.log 2>&1 & proof=$$!; \
+	$(run) pytest tests/broker tests/acceptance plugins; tests=$$?; \
+	echo "the proof of once, 300 ticks:"; wait $$proof; code=$$?; tail -n 40 .venv/proof.log; \
+	[ $$tests = 0 ] && [ $$code = 0 ]
 
 bench: broker ## Ratios of worker and publisher against a bare loop of the client library
 	@.venv/bin/python benchmarks/main_path.py

@@ -1,8 +1,8 @@
 """The demo: a real video through a real RabbitMQ, and what happens to jobs on the way. Run it with `make demo`.
 
 Every part is the real one: a broker, a worker process started from the command line, the plugin `rmqjobs-video` with ffmpeg, a
-small web service that is busy twice, a dead letter reviewed with `rmqjobs dlq`, a job from a shell script. It exits with 1 if
-anything did not happen.
+small web service that is busy twice, a dead letter reviewed with `rmqjobs dlq`, a job from a shell script, and two schedulers
+of which one is killed. It exits with 1 if anything did not happen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -86,13 +86,13 @@ def main() -> int:
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     try:
-        with _service() as service, _broker() as broker, _worker(broker) as worker_log, _journal(broker) as journal:
-            rows = _tour(broker, service, journal)
+        with _service() as service, _broker() as broker, _worker(broker), _journal(broker) as journal:
+            rows = [*_tour(broker, service, journal), _ticked_through_a_crash(broker, journal)]
     except DidNotHappen as error:
         out.print(f"\n[red]did not happen:[/red] {error}")
         _show_tail(FOLDER / "worker.log")
         return 1
-    _summary(rows, worker_log, time.monotonic() - started)
+    _summary(rows, time.monotonic() - started)
     return 0
 
 
@@ -198,6 +198,36 @@ def _given_up_and_replayed(
     yield "replayed by an operator", f"done: {made.width}x{made.height}, and its dead letter is gone"
 
 
+def _ticked_through_a_crash(broker: RunningBroker, journal: Journal) -> tuple[str, str]:
+    """Two schedulers; the active one is killed; no tick is missing and none came twice."""
+    out.print("\n[bold]two schedulers tick once a second, and the active one is killed[/bold]")
+    (FOLDER / "rmqjobs.toml").write_text('[overrides."video.sync"]\nevery = "1s"\n')
+    scheduler = ("scheduler", "--plugin", "video")
+    with (
+        _role(broker, "scheduler-1", *scheduler, ready="activated") as first,
+        _role(broker, "scheduler-2", *scheduler, ready="on standby"),
+    ):
+        _await("some ticks", lambda: len(journal.of_type("video.sync-uploads", EventKind.SUCCEEDED)) >= 3, 15)  # noqa: PLR2004
+        _command(broker, "schedules", "list", show=True)
+        first.kill()
+        killed = time.time()
+        out.print(f"  [red]kill -9 {first.pid}[/red]")
+        _await("the next active one", lambda: "activated" in (FOLDER / "scheduler-2.log").read_text(), 10)
+        before = len(journal.of_type("video.sync-uploads", EventKind.TICKED))
+        _await("more ticks", lambda: len(journal.of_type("video.sync-uploads", EventKind.TICKED)) >= before + 3, 15)
+        time.sleep(1)
+    activated = [event.at.timestamp() for event in journal.events if event.kind is EventKind.ACTIVATED]
+    # The killed one takes its last half second of the journal with it: what ran is what counts.
+    ids = sorted({event.job_id for event in journal.of_type("video.sync-uploads", EventKind.SUCCEEDED)})
+    planned = [datetime.fromisoformat(job_id.partition("@")[2]) for job_id in ids]
+    if planned != [planned[0] + timedelta(seconds=number) for number in range(len(planned))]:
+        raise DidNotHappen(f"ticks are missing or doubled: {ids}")
+    return (
+        "ticked through a kill -9",
+        f"{len(ids)} ticks, each once; the second scheduler took over in {activated[-1] - killed:.2f} s",
+    )
+
+
 # -- the parts
 
 
@@ -214,19 +244,22 @@ def _broker() -> Iterator[RunningBroker]:
         context.__exit__(*sys.exc_info())
 
 
+def _worker(broker: RunningBroker) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return _role(broker, "worker", "worker", "--plugin", "video", ready="worker ready")
+
+
 @contextmanager
-def _worker(broker: RunningBroker) -> Iterator[Path]:
-    """`rmqjobs worker --plugin video` as a process of its own; drained at the end."""
-    path = FOLDER / "worker.log"
+def _role(broker: RunningBroker, name: str, *arguments: str, ready: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`rmqjobs …` as a process of its own, with a log file of that name; drained at the end, unless it was killed."""
+    path = FOLDER / f"{name}.log"
     with path.open("wb") as log:
-        command = [*CLI, "worker", "--plugin", "video"]
-        process = subprocess.Popen(command, env=_environment(broker), stdout=log, stderr=log)
+        process = subprocess.Popen([*CLI, *arguments], env=_environment(broker), cwd=FOLDER, stdout=log, stderr=log)
     try:
-        _await("the worker's start", lambda: b"worker ready" in path.read_bytes() or process.poll() is not None, 30)
+        _await(f"the {name}'s start", lambda: ready in path.read_text() or process.poll() is not None, 30)
         if process.poll() is not None:
-            raise DidNotHappen(f"the worker ended with {process.returncode}")
-        out.print(f"  [green]✓[/green] rmqjobs worker --plugin video [dim](process {process.pid})[/dim]")
-        yield path
+            raise DidNotHappen(f"the {name} ended with {process.returncode}: see {path}")
+        out.print(f"  [green]✓[/green] rmqjobs {' '.join(arguments)} [dim](process {process.pid})[/dim]")
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -234,8 +267,8 @@ def _worker(broker: RunningBroker) -> Iterator[Path]:
         except subprocess.TimeoutExpired:
             process.kill()
             code = process.wait()
-    if code:
-        raise DidNotHappen(f"the worker drained with exit code {code}")
+    if code not in (0, -signal.SIGKILL):
+        raise DidNotHappen(f"the {name} drained with exit code {code}")
 
 
 @contextmanager
@@ -327,7 +360,13 @@ def _command(broker: RunningBroker, *arguments: str, show: bool = False, lines: 
 
 
 def _environment(broker: RunningBroker) -> dict[str, str]:
-    return {**os.environ, "RMQJOBS_URL": broker.url, "RMQJOBS_PREFIX": PREFIX, "RMQJOBS_LOG_FORMAT": "console"}
+    return {
+        **os.environ,
+        "RMQJOBS_URL": broker.url,
+        "RMQJOBS_PREFIX": PREFIX,
+        "RMQJOBS_LOG_FORMAT": "console",
+        "VIDEO_LIBRARY": str(FOLDER / "library"),
+    }
 
 
 def _settings(broker: RunningBroker) -> Settings:
@@ -361,13 +400,13 @@ def _show_tail(path: Path) -> None:
         out.print(path.read_text(errors="replace")[-2000:], markup=False)
 
 
-def _summary(rows: list[tuple[str, str]], worker_log: Path, seconds: float) -> None:
+def _summary(rows: list[tuple[str, str]], seconds: float) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2))
     for what, how in rows:
         table.add_row("[green]✓[/green]", f"[bold]{what}[/bold]", how)
     out.print("\n[bold]all of it happened[/bold]")
     out.print(table)
-    out.print(f"\n  {seconds:.0f} s in all; files in {FOLDER.name}/, the worker's log in {FOLDER.name}/{worker_log.name}")
+    out.print(f"\n  {seconds:.0f} s in all; files and logs in {FOLDER.name}/")
     out.print("  nothing is left running. Next: README.md, a plugin in 15 lines\n")
 
 
