@@ -7,6 +7,7 @@ belong to the next one.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,9 @@ from rmqjobs.wire.jobs import Incoming, Message, text_of
 
 FORMAT = 1
 APP = "rmqjobs-scheduler"
+# Thousands of schedules make a megabyte of JSON, written at every tick; it is a tenth of that deflated.
+PLAIN_BYTES, DEFLATE = 16 * 1024, "deflate"
+MOST_BYTES = 64 * 2**20
 TOKEN, BARRIER, HELLO, COMMAND = "rmqjobs.token", "rmqjobs.barrier", "rmqjobs.hello", "rmqjobs.command"
 
 Status = Literal["started", "done", "dead"]
@@ -129,8 +133,11 @@ _ANSWER: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 def token(names: Names, state: Token) -> Message:
     """The token as a message to the scheduler's queue."""
-    body = state.model_dump_json(exclude_defaults=True).encode()
-    return Message("", names.scheduler, body, type=TOKEN, message_id=f"token-{state.version}", app_id=APP)
+    body, encoding = state.model_dump_json(exclude_defaults=True).encode(), None
+    if len(body) > PLAIN_BYTES:
+        body, encoding = zlib.compress(body, level=1), DEFLATE
+    message_id = f"token-{state.version}"
+    return Message("", names.scheduler, body, type=TOKEN, message_id=message_id, app_id=APP, content_encoding=encoding)
 
 
 def barrier(names: Names, nonce: str) -> Message:
@@ -209,7 +216,7 @@ def read(incoming: Incoming) -> Content:
     try:
         match kind:
             case "rmqjobs.token":
-                return _token(incoming.body)
+                return _token(incoming)
             case "rmqjobs.barrier":
                 return Barrier(text_of(properties.message_id or ""))
             case "rmqjobs.hello":
@@ -218,13 +225,14 @@ def read(incoming: Incoming) -> Content:
                 return _command(incoming)
             case _:
                 return _report(incoming)
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, ValueError, RecursionError, zlib.error) as error:
         raise MalformedMessage(f"a message of type {kind!r:.80} in the scheduler's queue cannot be read: {error}") from None
 
 
-def _token(body: bytes) -> Token:
+def _token(incoming: Incoming) -> Token:
     """Of a later format only the number is understood: whoever reads it must leave it to others."""
-    content = json.loads(body)
+    deflated = incoming.properties.content_encoding == DEFLATE
+    content = json.loads(zlib.decompressobj().decompress(incoming.body, MOST_BYTES) if deflated else incoming.body)
     later = content.get("format", FORMAT) if isinstance(content, dict) else FORMAT
     return Token(format=later) if isinstance(later, int) and later > FORMAT else Token.model_validate(content)
 
