@@ -85,14 +85,11 @@ async def follow(settings: Settings, *, start: str = "next", stop_at_end: bool =
     Args:
         settings: Where it is.
         start: `first`, `next` (only what comes), an ISO 8601 instant or an offset number.
-        stop_at_end: End at what happened after the call, or when nothing came for a second, instead of waiting for more.
+        stop_at_end: End a second after what was the last record at the call, instead of waiting for more.
     """
     from rmqjobs.amqp.control import read_stream  # noqa: PLC0415 - aio-pika is for readers; a worker only writes
 
-    names, called_at = Names(settings.prefix), datetime.now(UTC)
+    names = Names(settings.prefix)
     async for body, source in read_stream(settings, names.journal, start=start, stop_at_end=stop_at_end):
-        events = list(wire.decode(body, source))
-        for event in events:
+        for event in wire.decode(body, source):
             yield event
-        if stop_at_end and events and events[0].at > called_at:
-            return

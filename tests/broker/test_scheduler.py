@@ -387,7 +387,7 @@ async def test_no_success_in_time_is_an_alarm_until_there_is_one(settings: Setti
         async with working(stage, settings):
             await until(lambda: not scheduler.chronicle.overdue)
     (alarm,) = (await happened(settings, "overdue"))[:1]
-    assert (alarm["schedule"], alarm["because"]) == ("demo.beat", "no success within 0:00:01")
+    assert (alarm["schedule"], alarm["because"]) == ("demo.beat", "no success within 1s")
     assert await happened(settings, "recovered")
 
 

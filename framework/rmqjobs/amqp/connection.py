@@ -127,6 +127,7 @@ class Connection:
         if not self.closed.done():
             self.raw._terminate_stream(None)  # noqa: SLF001 - pika has no public way to end a connection without its broker
             resolve(self.closed, BrokerUnavailable(f"{self.endpoint} did not answer the close"))
+            await asyncio.sleep(0.01)  # the loop closes the socket, should this be the last thing it does
 
     def abandon(self) -> None:
         """Closes the socket of a connection whose event loop has ended: nobody is left to close it properly."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -200,23 +201,49 @@ async def read_stream(settings: Settings, stream: str, *, start: str, stop_at_en
     """Bodies and routing keys of a stream's messages."""
     connection = await _connect(settings)
     try:
-        channel = await connection.channel(publisher_confirms=False)
-        await channel.set_qos(prefetch_count=100)  # a stream consumer must have a prefetch
-        queue = await channel.get_queue(stream, ensure=True)
-        arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
-        await queue.consume(arrived.put, arguments={"x-stream-offset": _offset(start)})
+        end = await _last_offset(connection, stream) if stop_at_end else None
+        arrived, clock = await _consume_stream(connection, stream, _offset(start)), asyncio.get_running_loop().time
+        latest = math.inf
         while True:
             try:
-                async with asyncio.timeout(_IDLE if stop_at_end else None):
+                async with asyncio.timeout_at(min(clock() + _IDLE, latest) if stop_at_end else None):
                     message = await arrived.get()
             except TimeoutError:
                 return
             await message.ack()
             yield message.body, message.routing_key or ""
+            # A stream may never be silent: what comes within a moment of its end at the call still counts.
+            if end is not None and _offset_of(message) >= end:
+                latest = min(latest, clock() + _IDLE)
     except aiormq_errors.ChannelNotFoundEntity:
         raise BrokerError(f"there is no stream {stream!r} yet. Create it with: rmqjobs topology apply") from None
     finally:
         await connection.close()
+
+
+async def _consume_stream(connection: AbstractConnection, stream: str, offset: Any) -> asyncio.Queue[AbstractIncomingMessage]:
+    channel = await connection.channel(publisher_confirms=False)
+    await channel.set_qos(prefetch_count=100)  # a stream consumer must have a prefetch
+    queue = await channel.get_queue(stream, ensure=True)
+    arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+    await queue.consume(arrived.put, arguments={"x-stream-offset": offset})
+    return arrived
+
+
+async def _last_offset(connection: AbstractConnection, stream: str) -> int | None:
+    """Offset of the first message of the last chunk; None when the stream is empty."""
+    arrived = await _consume_stream(connection, stream, "last")
+    try:
+        async with asyncio.timeout(_IDLE):
+            message = await arrived.get()
+    except TimeoutError:
+        return None
+    await message.channel.close()
+    return _offset_of(message)
+
+
+def _offset_of(message: AbstractIncomingMessage) -> int:
+    return int(message.headers.get("x-stream-offset", 0))  # type: ignore[arg-type]
 
 
 def _offset(start: str) -> Any:

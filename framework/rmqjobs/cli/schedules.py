@@ -6,33 +6,29 @@ import asyncio
 import getpass
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo
 
 import cyclopts
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
 from rmqjobs.amqp.asking import ask
+from rmqjobs.cli import planned
 from rmqjobs.cli.errors import INVALID, NOT_FOUND, fail
 from rmqjobs.cli.options import Common, as_duration
 from rmqjobs.cli.output import print_json, print_table, say
-from rmqjobs.cli.preview import remarks, summary
-from rmqjobs.errors import ConfigurationError, ScheduleError
-from rmqjobs.plugins import load
+from rmqjobs.errors import ConfigurationError
 from rmqjobs.schedule import schedule_of
-from rmqjobs.scheduler.catalogue import Catalogue, Planned, read_file
-from rmqjobs.timetable import Timetable
 from rmqjobs.topology import Names
 from rmqjobs.wire import scheduling as wire
 
 app = cyclopts.App(name="schedules", help="Schedules: what is planned, and what the active scheduler can be asked for.")
+app.command(planned.next_, name="next")
+app.command(planned.preview)
+app.command(planned.explain)
 
-Plugins = Annotated[list[str] | None, Parameter(negative="")]
 Flag = Annotated[bool, Parameter(negative="")]
-Count = Annotated[int, Parameter(name=["--count", "-n"], validator=validators.Number(gte=1, lte=10_000))]
 _COLUMNS = ("name", "state", "when", "tz", "next", "last", "outcome", "late_seconds", "origin", "words")
 
 
@@ -75,130 +71,6 @@ def show(name: str, /, *, asking: Asking | None = None, common: Common | None = 
     standbys = found.pop("standbys", None)
     shown = found | {name: value for name, value in definition.items() if name not in found} | {"standbys": standbys}
     print_table(("field", "value"), ({"field": name, "value": _text(value)} for name, value in shown.items()))
-
-
-@app.command(name="next")
-def next_(
-    name: str | None = None,
-    /,
-    *,
-    count: Annotated[int | None, Parameter(name=["--count", "-n"], validator=validators.Number(gte=1, lte=10_000))] = None,
-    tz: str | None = None,
-    plugin: Plugins = None,
-    json: Flag = False,
-    common: Common | None = None,
-) -> None:
-    """Show when schedules of plugins and rmqjobs.toml tick next; asks no broker.
-
-    Parameters
-    ----------
-    name
-        Only this one; all of them when none is named.
-    count
-        So many ticks of each; unless given, ten of the one that is named, and one of each otherwise.
-    tz
-        Show times in this zone, instead of each schedule's own.
-    plugin
-        A plugin to include; all installed ones when none is named.
-    json
-        Print JSON.
-    """
-    planned = _of(_catalogue(common, plugin), name)
-    now, ticks = datetime.now(UTC), []
-    for each in planned:
-        at: datetime | None = now
-        for _ in range(count or (10 if name else 1)):
-            at = each.timetable.after(at) if at is not None else None
-            if at is None:
-                break
-            ticks.append((at, each))
-    ticks.sort(key=lambda tick: tick[0])
-    rows = [
-        {
-            "at": at.astimezone(_zone(tz or each.schedule.tz)).isoformat(),
-            "in": str(at - now).split(".")[0],
-            "schedule": each.schedule.name,
-            "type": each.schedule.type,
-            "state": "paused" if each.schedule.paused else "on",
-            "remark": each.timetable.remark(at),
-        }
-        for at, each in ticks
-    ]
-    _print(("at", "in", "schedule", "type", "state", "remark"), rows, json=json)
-
-
-@app.command
-def preview(
-    name: str | None = None,
-    /,
-    *,
-    year: Flag = False,
-    days: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=3660))] = 7,
-    start: Annotated[str | None, Parameter(name="--from")] = None,
-    plugin: Plugins = None,
-    json: Flag = False,
-    common: Common | None = None,
-) -> None:
-    """Show how often schedules tick in a period, and what clock changes do to them; asks no broker.
-
-    Parameters
-    ----------
-    name
-        Only this one; all of them when none is named.
-    year
-        Look at a year.
-    days
-        Look at so many days.
-    start
-        Begin at this ISO 8601 time; now unless given.
-    plugin
-        A plugin to include; all installed ones when none is named.
-    json
-        Print JSON.
-    """
-    planned = _of(_catalogue(common, plugin), name)
-    begin = _instant("--from", start) if start else datetime.now(UTC)
-    end = begin + timedelta(days=366 if year else days)
-    rows = [summary(each, begin, end) for each in planned]
-    changes = [remark for each in planned for remark in remarks(each, begin, end)]
-    if json:
-        print_json({"from": begin.isoformat(), "until": end.isoformat(), "schedules": rows, "clock_changes": changes})
-        return
-    print_table(("schedule", "ticks", "first", "last", "words", "tz"), rows)
-    total = sum(row["ticks"] for row in rows)
-    say(f"{len(rows):,} schedules, {total:,} ticks from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC")
-    if changes:
-        print_table(("at", "schedule", "ticks", "clock_change"), changes)
-
-
-@app.command
-def explain(expression: str, /, *, tz: str = "UTC", count: Count = 5, json: Flag = False) -> None:
-    """Say a cron expression in words, and when it comes next; asks no broker.
-
-    Parameters
-    ----------
-    expression
-        Five fields in quotes, or @daily and friends. H is shown as it would be for a schedule named "example".
-    tz
-        Its time zone.
-    count
-        So many ticks.
-    json
-        Print JSON.
-    """
-    schedule = schedule_of({"name": "example", "type": "example", "cron": expression, "tz": tz})
-    table, at, ticks = Timetable(schedule), datetime.now(UTC), []
-    for _ in range(count):
-        following = table.after(at)
-        if following is None:
-            break
-        at = following
-        ticks.append({"at": at.astimezone(_zone(tz)).isoformat(), "remark": table.remark(at)})
-    if json:
-        print_json({"expression": expression, "words": schedule.in_words(), "tz": tz, "next": ticks})
-        return
-    say(f"{schedule.in_words()} ({tz})")
-    print_table(("at", "remark"), ticks)
 
 
 @app.command
@@ -359,48 +231,12 @@ def _changed(found: Mapping[str, Any], what: str, asking: Asking | None) -> None
     say(f"{found['name']} is {already}{what}; next tick: {found['next'] or '-'}")
 
 
-def _catalogue(common: Common | None, plugin: list[str] | None) -> Catalogue:
-    common = common or Common()
-    settings = common.settings(plugins=plugin or None)
-    return Catalogue(load(settings.plugins), read_file(common.file))
-
-
-def _of(catalogue: Catalogue, name: str | None) -> list[Planned]:
-    try:
-        return [catalogue.find(name)] if name else list(catalogue)
-    except ScheduleError as error:
-        fail(f"{error.code} {error}", NOT_FOUND)
-        raise
-
-
-def _print(columns: tuple[str, ...], rows: list[dict[str, Any]], *, json: bool) -> None:
-    if json:
-        print_json(rows)
-    else:
-        print_table(columns, rows)
-
-
 def _payload(data: str) -> JsonValue:
     try:
         payload: JsonValue = from_json(data)
     except ValueError as error:
         raise ConfigurationError("--data", f"{data!r:.80} is no JSON: {error}") from None
     return payload
-
-
-def _instant(option: str, text: str) -> datetime:
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigurationError(option, f"{text!r} is no ISO 8601 time", "Write it as 2027-01-31T03:00:00+01:00") from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise ConfigurationError("--tz", f"{name!r} is no IANA time zone", "Write it as Europe/Berlin") from None
 
 
 def _text(value: object) -> str:

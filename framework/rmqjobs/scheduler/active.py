@@ -7,7 +7,6 @@ the same id.
 
 from __future__ import annotations
 
-import heapq
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from datetime import datetime, timedelta
 from rmqjobs.amqp.holding import Holding
 from rmqjobs.errors import InvalidJob, RmqJobsError, ScheduleError
 from rmqjobs.events import EventKind
+from rmqjobs.scheduler.agenda import Agenda
+from rmqjobs.scheduler.alarms import Alarms
 from rmqjobs.scheduler.catalogue import Catalogue, Planned
 from rmqjobs.scheduler.chronicle import Chronicle
 from rmqjobs.scheduler.pings import Pinger
@@ -75,11 +76,10 @@ class Active:
     ) -> None:
         self._holding, self._names, self.token = holding, names, token
         self.catalogue = catalogue
-        self._chronicle, self._pinger, self.name, self._now = chronicle, pinger, name, now
+        self._chronicle, self.name, self._now = chronicle, name, now
+        self._alarms = Alarms(chronicle, pinger)
         self._old_tags = list(tags)
-        self._due: dict[str, datetime] = {}
-        self._alarms: dict[str, datetime] = {}
-        self._queue: list[tuple[datetime, str]] = []
+        self._due, self._overdue = Agenda(), Agenda()
         self._changed_at: datetime | None = None
         self._greeted: dict[str, datetime] = {}
 
@@ -101,8 +101,7 @@ class Active:
         """Takes over a catalogue, perhaps another one than before; schedules added at runtime must be in it."""
         self.catalogue, now = catalogue, self._now()
         self._due.clear()
-        self._alarms.clear()
-        self._queue.clear()
+        self._overdue.clear()
         for planned in catalogue:
             self._fit(planned, now)
             self.plan(planned)
@@ -138,8 +137,7 @@ class Active:
         entry = self.entry(planned)
         entry.paused, entry.cursor = paused, max(entry.cursor, self._now())
         if paused:
-            entry.waiting, entry.alarmed = None, False
-            self._chronicle.overdue.discard(planned.schedule.name)
+            self._alarms.forget(planned, entry)
         self.plan(planned)
 
     def take(self, planned: Planned) -> None:
@@ -151,28 +149,20 @@ class Active:
     def plan(self, planned: Planned) -> None:
         """Notes when a schedule has to be looked at again."""
         name, entry = planned.schedule.name, self.entry(planned)
-        due = None if self.is_paused(planned) else next_due(planned, entry)
-        self._note(self._due, name, due)
-        expected_by = planned.schedule.expected_by
-        waits = expected_by is not None and entry.waiting is not None and not entry.alarmed
-        self._note(self._alarms, name, entry.waiting + expected_by if waits and entry.waiting and expected_by else None)
+        self._due.note(name, None if self.is_paused(planned) else next_due(planned, entry))
+        self._overdue.note(name, self._alarms.next_at(planned, entry))
 
     def forget(self, name: str) -> None:
         """Leaves out a schedule that was removed."""
-        for notes in (self._due, self._alarms):
-            notes.pop(name, None)
+        self._due.note(name, None)
+        self._overdue.note(name, None)
 
     @property
     def wake_at(self) -> datetime:
         """When there is something to do."""
-        moments = [self.token.at + REWRITE if self.token.at else self._now()]
-        while self._queue and not self._is_current(*self._queue[0]):
-            heapq.heappop(self._queue)
-        if self._queue:
-            moments.append(self._queue[0][0])
-        if self._changed_at is not None:
-            moments.append(self._changed_at + GATHER)
-        return min(moments)
+        rewrite = self.token.at + REWRITE if self.token.at else self._now()
+        gathered = self._changed_at + GATHER if self._changed_at else None
+        return min(filter(None, (rewrite, gathered, self._due.nearest, self._overdue.nearest)))
 
     async def work(self) -> None:
         """Publishes what is due, raises alarms, keeps the token fresh.
@@ -181,10 +171,13 @@ class Active:
             BrokerError: The connection is lost, and with it the right to tick.
         """
         now = self._now()
-        names = self._take_due(now)
-        if names:
-            self._look_for_overdue(names, now)
-            await self._tick(names, now)
+        for planned in filter(None, map(self.catalogue.get, self._overdue.take(now))):
+            if self._alarms.look(planned, self.entry(planned), now):
+                self.changed()
+            self.plan(planned)
+        due = self._due.take(now)
+        if due:
+            await self._tick(due, now)
         gathered = self._changed_at is not None and self._changed_at + GATHER <= now
         if gathered or self.token.at is None or not self.token.at <= now < self.token.at + REWRITE:
             await self.write()
@@ -205,15 +198,7 @@ class Active:
         planned = self.catalogue.get(report.schedule)
         if planned is None:
             return
-        entry, schedule, now = self.entry(planned), planned.schedule, self._now()
-        entry.outcome, entry.outcome_at = report.status, now
-        if schedule.ping is not None:
-            self._pinger.ping(schedule.name, schedule.ping, report.status, report.reason)
-        if report.status == "done":
-            self._chronicle.succeeded_at[schedule.name] = now.timestamp()
-            self._succeeded(planned, entry, report)
-        elif report.status == "dead" and entry.waiting is not None:
-            self._alarm(planned, entry, f"its job was given up: {report.reason}", report.job_id)
+        self._alarms.heard(planned, self.entry(planned), report, self._now())
         self.plan(planned)
         self.changed()
 
@@ -296,7 +281,7 @@ class Active:
             log.warning("tick not published", extra={"schedule": schedule.name, "because": str(work.failure)})
         if len(work.published) < len(decision.ticks):
             entry.cursor = max([entry.cursor, *(tick.planned for tick, _ in work.published)])
-            self._note(self._due, schedule.name, now + RETRY)
+            self._due.note(schedule.name, now + RETRY)
             return
         entry.cursor = decision.cursor
         self.plan(work.planned)
@@ -312,36 +297,6 @@ class Active:
             reply_start=planned.schedule.ping is not None,
             now=now,
         )
-
-    # -- alarms
-
-    def _look_for_overdue(self, names: Sequence[str], now: datetime) -> None:
-        for planned in filter(None, map(self.catalogue.get, names)):
-            entry, limit = self.entry(planned), planned.schedule.expected_by
-            if limit is not None and entry.waiting is not None and entry.waiting + limit <= now:
-                self._alarm(planned, entry, f"no success within {limit}", wire.tick_id(planned.schedule.name, entry.waiting))
-                self.plan(planned)
-                self.changed()
-
-    def _alarm(self, planned: Planned, entry: Entry, because: str, job_id: str) -> None:
-        if entry.alarmed:
-            return
-        entry.alarmed = True
-        self._chronicle.overdue.add(planned.schedule.name)
-        waiting = entry.waiting.isoformat() if entry.waiting else None
-        self._chronicle.tell(
-            EventKind.OVERDUE, planned.schedule, level=logging.ERROR, job_id=job_id, waiting_since=waiting, because=because
-        )
-
-    def _succeeded(self, planned: Planned, entry: Entry, report: Report) -> None:
-        if entry.waiting is None or report.scheduled_for < entry.waiting:
-            return
-        if entry.alarmed:
-            self._chronicle.overdue.discard(planned.schedule.name)
-            self._chronicle.tell(EventKind.RECOVERED, planned.schedule, level=logging.WARNING, job_id=report.job_id)
-        following = planned.timetable.after(report.scheduled_for)
-        entry.waiting = following if following is not None and following <= entry.cursor else None
-        entry.alarmed = False
 
     # -- the state
 
@@ -364,31 +319,9 @@ class Active:
         if entry.timing != schedule.timing or (entry.held and not self.is_paused(planned)):
             entry.cursor, entry.timing, entry.held = max(entry.cursor, now), schedule.timing, False
         if schedule.expected_by is None:
-            entry.waiting, entry.alarmed = None, False
+            self._alarms.forget(planned, entry)
         if entry.alarmed:
             self._chronicle.overdue.add(schedule.name)
-
-    # -- what is due
-
-    def _note(self, notes: dict[str, datetime], name: str, at: datetime | None) -> None:
-        if at is None:
-            notes.pop(name, None)
-        elif notes.get(name) != at:
-            notes[name] = at
-            heapq.heappush(self._queue, (at, name))
-
-    def _is_current(self, at: datetime, name: str) -> bool:
-        return self._due.get(name) == at or self._alarms.get(name) == at
-
-    def _take_due(self, now: datetime) -> list[str]:
-        names: dict[str, None] = {}
-        while self._queue and self._queue[0][0] <= now:
-            at, name = heapq.heappop(self._queue)
-            for notes in (self._due, self._alarms):
-                if notes.get(name) == at:
-                    del notes[name]
-                    names[name] = None
-        return list(names)
 
 
 def merge(token: Token, other: Token) -> None:
