@@ -143,7 +143,7 @@ class Settings(BaseModel):
         timedelta(seconds=20),
         ge=timedelta(seconds=1),
         le=timedelta(seconds=65_535),
-        description="AMQP heartbeat; a dead peer is noticed within twice that",
+        description="AMQP heartbeat; a dead peer is noticed within three times that, a frozen scheduler within once",
     )
     publish_timeout: Duration = Field(timedelta(seconds=5), description="Deadline of one publish, reconnecting included")
     max_body: int = Field(16 * 2**20, ge=1, description="Largest message body in bytes, published or accepted")

@@ -307,24 +307,24 @@ async def test_a_changed_file_is_taken_over_and_a_broken_one_is_not(
         assert await names() == ["b", "r"], "a clash with a runtime schedule is refused"
 
 
-@pytest.mark.parametrize(("overlap", "runs"), [("skip", 2), ("queue", 3)])
-async def test_a_run_of_many_periods_is_never_overlapped(settings: Settings, overlap: Any, runs: int) -> None:
-    """Two workers, one-second ticks, runs of three and a half seconds."""
+@pytest.mark.parametrize(("overlap", "periods", "runs"), [("skip", 20.5, 2), ("queue", 3.5, 3)])
+async def test_a_run_of_many_periods_is_never_overlapped(settings: Settings, overlap: Any, periods: float, runs: int) -> None:
+    """Two workers, one-second ticks, runs that take many of them."""
     stage, other = Stage(), Stage()
-    stage.plugin.schedule("slow", every=timedelta(seconds=1), payload=Alone(seconds=3.5), overlap=overlap)
+    stage.plugin.schedule("slow", every=timedelta(seconds=1), payload=Alone(seconds=periods), overlap=overlap)
     async with working(stage, settings), working(other, settings), scheduling(stage, settings) as scheduler:
-        await until(lambda: len(stage.jobs) + len(other.jobs) == runs, timeout=25)
+        await until(lambda: len(stage.jobs) + len(other.jobs) == runs, timeout=40)
         await asked(settings, "pause", name="demo.slow")
         assert scheduler.is_active
         started = sorted(job.scheduled_for for job in stage.jobs + other.jobs if job.scheduled_for)
         gaps = [(after - before).total_seconds() for before, after in pairwise(started)]
         assert max(stage.most, other.most) == 1
         assert min(stage.most, other.most) <= 1
-        assert all(gap >= 3 for gap in gaps) if overlap == "skip" else gaps == [1.0, 1.0]
+        assert all(gap >= 20 for gap in gaps) if overlap == "skip" else gaps == [1.0, 1.0]
         async with raw_channel(settings) as channel:  # what waits would be run at the end
             await (await channel.get_queue(f"{settings.prefix}.demo.alone", ensure=False)).purge()
     if overlap == "skip":
-        assert len(await happened(settings, "skipped")) >= 2
+        assert len(await happened(settings, "skipped")) >= 15
 
 
 class Service:

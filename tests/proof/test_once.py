@@ -24,9 +24,7 @@ from rmqjobs.testing.broker import PrivateNode
 from tests.acceptance.helpers import Stand, stand, wait
 
 TICKS = int(os.environ.get("RMQJOBS_PROOF_TICKS", "300"))
-HEARTBEAT = 2.0
-# RabbitMQ gives a silent connection up after two to three of them.
-FREEZE = 4 * HEARTBEAT
+HEARTBEAT = 6.0
 SCHEDULE = """
 [schedules.beat]
 type = "accept.tick"
@@ -140,7 +138,7 @@ def test_every_tick_happens_once(node: PrivateNode | None, tmp_path: Path) -> No
     assert len(set(ids)) == len(times), "one planned time under two ids"
     assert len(twice) <= len(fleet.took_over) + 2, "repeats come from failovers only"
     assert max(kills) < 1.0 + 0.5, "half a second of which is this test looking"
-    assert max(freezes) < 3 * HEARTBEAT + 1.5
+    assert max(freezes) < HEARTBEAT + 1.5, "a second of which is the broker's rounding"
 
 
 def ticks_of(here: Stand) -> list[str]:

@@ -15,7 +15,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from rmqjobs.testing import jobs_of, run_job
-from rmqjobs_video import DeleteFailedUploads, plugin
+from rmqjobs.topology import Names, job_type_of_key
+from rmqjobs.wire.headers import RUN_AT
+from rmqjobs.wire.jobs import Options, encode
+from rmqjobs_video import DeleteFailedUploads, RemindViewer, plugin
 from rmqjobs_video.library import VARIABLE, Library
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -135,3 +138,18 @@ async def test_a_sync_every_quarter_of_an_hour(library: Library) -> None:
 def test_the_limit_has_a_lower_bound() -> None:
     with pytest.raises(ValueError, match="greater than or equal"):
         DeleteFailedUploads(older_than=timedelta(0))
+
+
+def test_a_reminder_comes_24_hours_after_its_event() -> None:
+    """No schedule but a delayed job: RabbitMQ keeps it, over a change of clocks too."""
+    event, delay = datetime(2026, 10, 24, 18, 30, tzinfo=BERLIN), timedelta(hours=24)
+    reminder = RemindViewer(video_id="42", viewer="ada", url="http://localhost/").model_dump_json().encode()
+    message = encode(
+        Names(), "video.remind", reminder, job_id="r", options=Options(delay=delay), now=event.astimezone(UTC), max_body=1000
+    )
+    assert message.headers
+    due = datetime.fromtimestamp(message.headers[RUN_AT] / 1000, BERLIN)
+    assert due == datetime(2026, 10, 25, 17, 30, tzinfo=BERLIN), "24 hours of real time"
+    assert job_type_of_key(message.routing_key) == "video.remind"
+    digits = message.routing_key.split(".")[:28]
+    assert int("".join(digits), 2) == 24 * 3600
