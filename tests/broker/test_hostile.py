@@ -253,3 +253,21 @@ def test_a_publisher_starts_afresh_on_another_event_loop(settings: Settings) -> 
     for _ in range(3):
         assert asyncio.run(asyncio.wait_for(jobs.publish(Note(text="a")), 10))
     asyncio.run(jobs.close())
+
+
+async def test_a_handler_that_blocks_the_loop_is_named(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    plugin = Plugin("demo")
+
+    @plugin.handler
+    async def blocking(payload: Note) -> None:
+        time.sleep(1.6)  # noqa: ASYNC251 - what is tested
+
+    worker = Worker(registry_of(plugin), settings)
+    await worker.start()
+    async with publishing(settings) as jobs:
+        await jobs.publish(Note(text="x"))
+        (warning,) = await until(lambda: [each for each in caplog.records if "event loop is blocked" in each.message])
+    await worker.drain(timedelta(seconds=5))
+    assert warning.handler.endswith("blocking")
+    assert "test_hostile.py:" in warning.at
+    assert worker._watchdog.take_worst() > 1

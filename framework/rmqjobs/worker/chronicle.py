@@ -78,6 +78,12 @@ class Chronicle:
         data: dict[str, JsonValue] = {"seconds": round(seconds, 1)}
         self._journal.record(Event(EventKind.UNSCHEDULED, self._now(), "", "", data=data, source=self._journal.source))
 
+    def blocked(self, handler: str, line: str, seconds: float) -> None:
+        """The event loop does not move; called from another thread."""
+        hint = "use await, or pool='thread' or pool='process'" if handler else "no handler is on its stack"
+        extra = {"handler": handler or None, "at": line, "seconds": round(seconds, 2), "hint": hint}
+        log.warning("the event loop is blocked: no other job moves, no heartbeat is sent", extra=extra)
+
     async def announce(self, running: Iterable[Case], interval: timedelta) -> None:
         """Records the start of runs that outlive an interval, until cancelled; for shorter ones the end says it all."""
         while True:

@@ -28,6 +28,7 @@ from rmqjobs.worker.figures import Figures
 from rmqjobs.worker.lookout import Lookout
 from rmqjobs.worker.path import JobPath
 from rmqjobs.worker.settlement import Settlement
+from rmqjobs.worker.watchdog import Watchdog
 
 log = logging.getLogger("rmqjobs.worker")
 
@@ -67,6 +68,7 @@ class Worker:
         self.figures = Figures(self._values)
         self._chronicle = Chronicle(self._journal, self.figures, now)
         self._lookout = Lookout(self._names.scheduler, settings.scheduler_missing_after, self._chronicle.unscheduled)
+        self._watchdog = Watchdog(registry.handlers.values(), self._chronicle.blocked)
         self._pools = Pools(threads=settings.threads, recycle_after=settings.recycle_after)
         self._settlement = Settlement(
             self._publishing, self._names, registry, worker=self.name, timeout=settings.publish_timeout, now=now
@@ -106,6 +108,7 @@ class Worker:
             self._chronicle.announce(self._path.open, interval),
             self._keep_claiming(),
             self._lookout.run(lambda: self._consuming.connection),
+            self._watchdog.run(),
         )
         self._beside = [asyncio.create_task(each) for each in beside]
 
@@ -136,6 +139,7 @@ class Worker:
         yield "rmqjobs_consumers_expected", "Queues this worker serves", self._consuming.expected
         yield "rmqjobs_consumers_actual", "Queues it consumes from now", self._consuming.actual
         yield "rmqjobs_connection_up", "1 while jobs can be settled", self._publishing.is_connected
+        yield "rmqjobs_event_loop_lag_seconds", "Longest lateness of the loop since the last look", self._watchdog.take_worst()
         missing = self._lookout.missing_seconds
         yield "rmqjobs_scheduler_missing_seconds", "For how long schedules exist and no scheduler is connected", missing
 
