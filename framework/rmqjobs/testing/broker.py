@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,12 +109,15 @@ class PrivateNode:
     Args:
         directory: Where it keeps its data; the system's temporary folder unless given.
         environ: `RMQJOBS_RABBITMQ` may name a folder with a server.
+        config: Further lines of its `rabbitmq.conf`.
 
     Raises:
         NoBroker: No `rabbitmq-server` is installed.
     """
 
-    def __init__(self, directory: Path | None = None, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path | None = None, environ: Mapping[str, str] | None = None, *, config: Sequence[str] = ()
+    ) -> None:
         environ = os.environ if environ is None else environ
         server = _server(environ)
         if server is None:
@@ -127,7 +130,7 @@ class PrivateNode:
         (self._home / "rabbitmq.conf").write_text(
             f"listeners.tcp.default = 127.0.0.1:{self._amqp}\n"
             f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self._management}\n"
-            "disk_free_limit.absolute = 50MB\n"
+            "disk_free_limit.absolute = 50MB\n" + "".join(f"{line}\n" for line in config)
         )
         (self._home / "enabled_plugins").write_text("[rabbitmq_management].\n")
         self._environ = {name: value for name, value in environ.items() if not name.startswith("RABBITMQ_")} | {
