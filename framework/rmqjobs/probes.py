@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
+from socketserver import ThreadingMixIn
 from typing import Any, Protocol, Self
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from rmqjobs.errors import ConfigurationError
 from rmqjobs.settings import Settings
@@ -62,7 +63,7 @@ class Probes:
         self._metrics = _metrics_app(self._role, self._collectors)
         host, port = self._settings.metrics_host, self._settings.metrics_port
         try:
-            self._server = make_server(host, port, self._answer, handler_class=_Quiet)
+            self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
         except OSError as error:
             raise ConfigurationError("metrics_port", f"{host}:{port} cannot be opened: {error}", "Choose another one") from None
         self.port = self._server.server_port
@@ -100,8 +101,13 @@ class Probes:
         return [f"{problem or 'ok'}\n".encode()]
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True  # whoever reads slowly holds up neither the others nor the end
+    block_on_close = False
+
+
 class _Quiet(WSGIRequestHandler):
-    timeout = 5  # whoever connects and says nothing does not hold up the others for long
+    timeout = 5
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - its name there
         """A line for each scrape helps nobody."""

@@ -6,12 +6,12 @@ The same fields in a plugin, in `rmqjobs.toml` and on the command line; times in
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -23,7 +23,8 @@ from rmqjobs.settings import Duration
 
 SHORTEST = timedelta(seconds=1)
 _NAME = r"^[a-z0-9][a-z0-9_.-]{0,99}$"
-_PING = re.compile(r"https?://[^\s/]+\S*")
+LONGEST = timedelta(days=3660)
+YEARS = range(1971, 9000)  # what can be reckoned with on both sides
 
 
 class Misfire(StrEnum):
@@ -53,12 +54,35 @@ def _check_zone(name: str) -> str:
 
 
 def _check_ping(url: str) -> str:
-    if not _PING.fullmatch(url):
-        raise ValueError("it must be an http or https URL")
+    try:
+        parts = urlsplit(url)
+        usable = (
+            parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url.isascii() and url.isprintable()
+        )
+    except ValueError:  # brackets, a port that is no number
+        usable = False
+    if not usable or " " in url:
+        raise ValueError("it must be an http or https URL, such as https://host/uuid")
+    if parts.username or parts.password:
+        raise ValueError("a user and password in it are not possible; use a secret path")
     return url
 
 
-Positive = Annotated[Duration, Field(gt=timedelta(0))]
+def _check_length(duration: timedelta) -> timedelta:
+    if duration > LONGEST:
+        raise ValueError(f"{short(duration)} is too long: {short(LONGEST)} are possible")
+    return duration
+
+
+def _check_year(instant: datetime) -> datetime:
+    if instant.year not in YEARS:
+        raise ValueError(f"a year from {YEARS[0]} to {YEARS[-1]} is possible")
+    return instant
+
+
+Span = Annotated[Duration, AfterValidator(_check_length)]
+Positive = Annotated[Span, Field(gt=timedelta(0))]
+Instant = Annotated[datetime, AfterValidator(_check_year)]
 
 
 class Schedule(BaseModel):
@@ -73,25 +97,25 @@ class Schedule(BaseModel):
     type: Annotated[str, AfterValidator(check_job_type)] = Field(description="Job type of its ticks")
     payload: Mapping[str, JsonValue] = Field(default={}, description="Their payload")
     cron: str | None = Field(None, description="Five cron fields, `@daily` and friends; `H` spreads: `H H * * *`")
-    every: Annotated[Duration, Field(ge=SHORTEST)] | None = Field(
+    every: Annotated[Span, Field(ge=SHORTEST)] | None = Field(
         None, description="An interval of real time, counted from `start`, or from 1970-01-01 UTC"
     )
-    at: datetime | None = Field(None, description="Once, at this instant")
+    at: Instant | None = Field(None, description="Once, at this instant")
     tz: Annotated[str, AfterValidator(_check_zone)] = Field("UTC", description="IANA time zone of `cron` and of naive instants")
     misfire: Misfire = Field(
         Misfire.ONCE, description="Of ticks missed beyond the grace: `skip` all, make up `once`, run `all`"
     )
     misfire_limit: int = Field(100, ge=1, le=10_000, description="With `all`: the newest so many")
-    misfire_grace: Duration = Field(timedelta(minutes=1), description="A tick up to so late is late, not missed")
+    misfire_grace: Annotated[Span, Field(ge=SHORTEST)] = Field(
+        timedelta(minutes=1), description="A tick up to so late is late, not missed"
+    )
     overlap: Overlap | None = Field(
         None, description="`skip`, `queue` (both need a singleton handler) or `allow`; skip for singletons unless given"
     )
-    jitter: Duration = Field(
-        timedelta(0), description="Each tick is published up to so much later, always the same for one tick"
-    )
+    jitter: Span = Field(timedelta(0), description="Each tick is published up to so much later, always the same for one tick")
     expires: Positive | None = Field(None, description="A tick's job that has not started so long after its time is dropped")
-    start: datetime | None = Field(None, description="No tick before")
-    end: datetime | None = Field(None, description="No tick after")
+    start: Instant | None = Field(None, description="No tick before")
+    end: Instant | None = Field(None, description="No tick after")
     paused: bool = Field(default=False, description="No ticks until it is resumed")
     expected_by: Positive | None = Field(None, description="Alarm when a tick's job has not succeeded so long after its time")
     ping: Annotated[str, AfterValidator(_check_ping)] | None = Field(
@@ -119,7 +143,9 @@ class Schedule(BaseModel):
     @property
     def timing(self) -> str:
         """A mark of what decides the planned times: ticks of another timing were never missed."""
-        return sha256(repr((self.cron, self.every, self.at, self.tz, self.start, self.end)).encode()).hexdigest()[:8]
+        instants = [each and each.astimezone(UTC).isoformat() for each in (self.at, self.start, self.end)]
+        every = self.every and self.every.total_seconds()
+        return sha256(repr((self.cron, every, self.tz, instants)).encode()).hexdigest()[:8]
 
     @property
     def when(self) -> str:

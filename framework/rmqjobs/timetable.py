@@ -17,6 +17,7 @@ from rmqjobs.schedule import Schedule
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
+_MOMENT = timedelta(milliseconds=1)
 _DAY = timedelta(days=1)
 # The last one: 29 February, over a century that leaves one out.
 _SEARCH_BACK = (timedelta(minutes=1), timedelta(hours=1), _DAY, 32 * _DAY, 367 * _DAY, 9 * 366 * _DAY, 400 * 366 * _DAY)
@@ -37,7 +38,7 @@ class Timetable:
         """The first planned time after an aware instant, in UTC; None when none is left."""
         instant = instant.astimezone(UTC)
         if self._start is not None and instant < self._start:
-            instant = self._start - _SECOND / 1000
+            instant = self._start - _MOMENT
         try:
             found = self._after(instant)
         except (OverflowError, ValueError):  # the year 10,000
@@ -86,12 +87,14 @@ class Timetable:
 
     def before(self, planned: datetime) -> datetime | None:
         """The last planned time before an instant; None when there is none."""
-        if self.schedule.every is not None:
-            previous = planned - self.schedule.every
+        every = self.schedule.every
+        if every is not None:
+            until = min(planned - _MOMENT, self._end) if self._end is not None else planned - _MOMENT
+            previous = self._anchor + (until - self._anchor) // every * every
             return previous if self._start is None or previous >= self._start else None
         for back in _SEARCH_BACK[:-1]:
             latest = None
-            for earlier in self.between(planned - back, planned - _SECOND / 1000):
+            for earlier in self.between(planned - back, planned - _MOMENT):
                 latest = earlier
             if latest is not None:
                 return latest

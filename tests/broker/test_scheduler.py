@@ -1,6 +1,7 @@
 """The scheduler against a real broker: being active, standing by, its state, its mailbox, its alarms."""
 
 import asyncio
+import contextlib
 import json
 import threading
 import urllib.request
@@ -411,6 +412,9 @@ async def test_garbage_in_the_mailbox_stops_nobody(settings: Settings) -> None:
         (b"[1]", {"type": wire.TOKEN}),
         (b'{"version": "x"}', {"type": wire.TOKEN}),
         (b"null", {"type": "x" * 200, "headers": {"rmqjobs-status": "done"}, "correlation_id": "nonsense"}),
+        (b"[" * 200_000, {"type": wire.TOKEN}),
+        (b"[" * 200_000, {"headers": {"rmqjobs-status": "dead"}, "correlation_id": "demo.beat@2026-01-01T00:00:00Z"}),
+        (b"{}", {"headers": {"rmqjobs-status": "done"}, "correlation_id": "demo.beat@9999-12-31T23:59:59-14:00"}),
         (b"{}", {"headers": {"rmqjobs-status": "done"}, "correlation_id": "demo.beat@2026-01-01T00:00:00Z"}),
         (b"{}", {"headers": {"rmqjobs-status": "dead"}, "correlation_id": "no.such@2026-01-01T00:00:00Z"}),
     ]
@@ -445,7 +449,121 @@ async def test_a_token_of_a_later_version_is_left_to_others(settings: Settings, 
     async with desk(settings) as operator, operator.hold(name) as held:
         bodies = [each.body async for each in held]
     assert any(b'"version": 9000' in body for body in bodies), "it is still there, for a later version"
+    assert len(bodies) <= 3, "offers do not pile up"
     assert stage.jobs == []
+
+
+async def test_a_takeover_leaves_one_token_and_loses_no_command(settings: Settings) -> None:
+    stage, name = Stage(), Names(settings.prefix).scheduler
+    stage.plugin.schedule("rare", cron="0 0 1 1 *", payload=Tick())
+    async with scheduling(stage, settings) as one:
+        await until(lambda: one.is_active)
+        await asked(settings, "add", name="gone", type="demo.tick", every="1h")
+        async with scheduling(stage, settings) as two:
+            commands = [asyncio.create_task(asked(settings, "list")) for _ in range(20)]
+            await asyncio.sleep(0.05)
+            cut(one)
+            commands += [asyncio.create_task(asked(settings, "list")) for _ in range(20)]
+            answers = await asyncio.gather(*commands, return_exceptions=True)
+            await until(lambda: two.is_active)
+        await until(lambda: one.is_active)
+        assert [answer for answer in answers if isinstance(answer, BaseException)] == []
+        await asked(settings, "remove", name="gone")
+        await asyncio.sleep(1.5)
+    async with scheduling(stage, settings) as again:
+        await until(lambda: again.is_active)
+        assert [each["name"] for each in (await asked(settings, "list"))["ok"]["schedules"]] == ["demo.rare"]
+    async with desk(settings) as operator:
+        assert await operator.depth(name) == 1, "the token, and nothing that was left over"
+
+
+async def test_the_state_of_a_former_active_one_survives_the_loss_of_the_queue(settings: Settings) -> None:
+    stage, name = Stage(), Names(settings.prefix).scheduler
+    stage.plugin.schedule("paused", every=timedelta(seconds=1), payload=Tick())
+    async with working(stage, settings), scheduling(stage, settings) as one, scheduling(stage, settings) as two:
+        await until(lambda: one.is_active != two.is_active)
+        await asked(settings, "pause", name="demo.paused")
+        await asked(settings, "add", name="rt", type="demo.tick", every="1s")
+        await until(lambda: any(job.schedule == "rt" for job in stage.jobs))
+        async with raw_channel(settings) as channel:
+            await channel.queue_delete(name)
+        for each in (one, two):  # 3.10 tells nobody
+            if each._holding is not None and not each._holding.lost.done():
+                cut(each)
+        before = sum(job.schedule == "rt" for job in stage.jobs)
+        await until(lambda: sum(job.schedule == "rt" for job in stage.jobs) >= before + 2)
+        states = {each["name"]: each["state"] for each in (await asked(settings, "list"))["ok"]["schedules"]}
+        assert states == {"demo.paused": "paused", "rt": "on"}
+
+
+async def test_what_is_paused_within_its_jitter_is_told(settings: Settings) -> None:
+    stage, clock = Stage(), Clock()
+    stage.plugin.schedule("late", every=timedelta(hours=1), payload=Tick(), jitter=timedelta(minutes=59))
+    clock.shift = timedelta(hours=1, seconds=1) - timedelta(seconds=datetime.now(UTC).timestamp() % 3600)
+    async with scheduling(stage, settings, now=clock) as scheduler:
+        await until(lambda: scheduler.is_active)
+        clock.shift += timedelta(hours=1)
+        await asked(settings, "pause", name="demo.late")
+        await asked(settings, "resume", name="demo.late")
+        assert scheduler._active is not None
+        assert scheduler._active.token.entries["demo.late"].paused is None, "as the schedule says"
+    assert (await happened(settings, "misfired"))[0]["dropped"] == 1
+
+
+async def test_a_service_that_hangs_or_talks_nonsense_holds_up_nothing(settings: Settings) -> None:
+    """Pings to both, while another schedule's get through, and the end is not delayed."""
+    calls: list[bytes] = []
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            for byte in b"HTTP/1.1 200 OK":
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(2)
+
+    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        calls.append(await reader.read(100))
+        writer.write(b"SSH-2.0-OpenSSH\r\n")
+        writer.close()
+
+    async def fine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        calls.append(await reader.readuntil(b"\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    stage, yearly = Stage(), "0 0 1 1 *"
+    servers = [await asyncio.start_server(each, "127.0.0.1", 0) for each in (drip, nonsense, fine)]
+    for server, host in zip(servers, ("localhost", "127.0.0.1", "127.0.0.1"), strict=True):
+        port = server.sockets[0].getsockname()[1]
+        for number in range(4):
+            stage.plugin.schedule(f"to-{port}-{number}", cron=yearly, payload=Tick(), ping=f"http://{host}:{port}/secret")
+    names = [schedule.name for schedule in stage.plugin.rmqjobs_schedules()]
+    async with working(stage, settings), scheduling(stage, settings) as scheduler:
+        await until(lambda: scheduler.is_active)
+        for name in names:
+            await asked(settings, "run", name=name)
+        await until(lambda: sum(call.startswith(b"POST /secret ") for call in calls) >= 8, timeout=30)
+        cut(scheduler)
+        await until(lambda: not scheduler.is_active)
+        await until(lambda: scheduler.is_active, timeout=5)
+        started = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - started < 10
+    for server in servers:
+        server.close()
+
+
+async def test_a_client_that_reads_slowly_holds_up_no_probe(settings: Settings) -> None:
+    open_port = settings.model_copy(update={"metrics_port": 0, "metrics_host": "127.0.0.1"})
+    async with Probes(open_port, role="test", collectors=(), is_ready=lambda: True) as probes:
+        readers = [await asyncio.open_connection("127.0.0.1", probes.port) for _ in range(5)]
+        for _, writer in readers:
+            writer.write(b"GET")
+        answer = await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{probes.port}/livez", timeout=2)
+        assert answer.status == 200
+        answer.close()
+        started = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - started < 3
+    for _, writer in readers:
+        writer.close()
 
 
 async def test_a_full_queue_holds_up_only_its_own_schedule(settings: Settings) -> None:

@@ -35,6 +35,16 @@ from rmqjobs.schedule import Misfire, schedule_of, short
         ({"every": "1h", "misfire": "sometimes"}, ["misfire", "'skip', 'once' or 'all'"]),
         ({"every": "1h", "expires": "0s"}, ["expires"]),
         ({"every": "1h", "ping": "ftp://user:secret@host"}, ["ping = ***", "http"]),
+        ({"every": "1h", "ping": "http://[abc/x"}, ["ping = ***", "http"]),
+        ({"every": "1h", "ping": "http://user:secret@host/x"}, ["ping = ***", "secret path"]),
+        ({"every": "1h", "ping": "http://host:port/x"}, ["ping = ***", "http"]),
+        ({"every": "1h", "expires": "9999999d"}, ["expires", "3660d"]),
+        ({"every": "1h", "expected_by": "9999999d"}, ["expected_by", "3660d"]),
+        ({"cron": "0 3 * * *", "jitter": "900000d"}, ["jitter", "3660d"]),
+        ({"every": "800000d"}, ["every", "3660d"]),
+        ({"every": "1h", "misfire_grace": "0s"}, ["misfire_grace"]),
+        ({"every": "1h", "start": "0001-01-01T00:00:00+14:00"}, ["start", "1971"]),
+        ({"at": "9999-12-31T23:59:59-14:00"}, ["at", "8999"]),
         ({"every": "1h", "jiter": "1s"}, ["jiter", "did you mean 'jitter'"]),
         ({"every": "1h", "type": "Not A Type"}, ["type", "Not A Type"]),
         ({"every": "1h", "payload": [1]}, ["payload"]),
@@ -46,7 +56,7 @@ def test_what_is_wrong_is_named_with_its_value_and_place(fields: dict[str, objec
         schedule_of({"name": "x", "type": "demo.note", **fields}, where="rmqjobs.toml, line 7")
     assert "rmqjobs.toml, line 7" in str(raised.value)
     assert [text for text in said if text not in str(raised.value)] == []
-    assert "secret" not in str(raised.value)
+    assert "user:secret" not in str(raised.value)
     assert len(str(raised.value)) < 600
 
 
@@ -66,6 +76,14 @@ def test_a_schedule_survives_its_json() -> None:
     }
     schedule = schedule_of({**fields, "payload": {"text": "a"}, "misfire": "all", "expected_by": "2h"})
     assert schedule_of(schedule.model_dump(mode="json", exclude_defaults=True)) == schedule
+
+
+def test_its_mark_survives_json_and_names_zones_by_their_instants() -> None:
+    for fields in ({"at": "2027-01-01T09:00:00", "tz": "Asia/Tokyo"}, {"every": "5s", "start": "2027-01-01T09:00:00"}):
+        schedule = schedule_of({"name": "x", "type": "demo.note", **fields})
+        assert schedule_of(schedule.model_dump(mode="json", exclude_defaults=True)).timing == schedule.timing
+    other = schedule_of({"name": "x", "type": "demo.note", "every": "6s", "start": "2027-01-01T09:00:00"})
+    assert other.timing != schedule.timing
 
 
 def test_a_plugin_names_its_schedules_and_the_line() -> None:

@@ -144,6 +144,15 @@ def test_intervals_are_counted_from_their_start_whoever_asks() -> None:
     assert [f"{at:%H:%M}" for at in found] == ["03:20", "04:20", "05:20"]
 
 
+def test_before_is_a_planned_time_whatever_it_is_asked() -> None:
+    table = timetable(every="1h", start="2026-11-24T03:20:00", end="2026-11-24T05:30:00")
+    day = datetime(2026, 11, 24, tzinfo=UTC)
+    assert table.before(day + timedelta(hours=4, minutes=30)) == day + timedelta(hours=4, minutes=20)
+    assert table.before(day + timedelta(hours=4, minutes=20)) == day + timedelta(hours=3, minutes=20)
+    assert table.before(day + timedelta(days=9)) == day + timedelta(hours=5, minutes=20)
+    assert table.before(day) is None
+
+
 def test_a_one_shot_comes_once() -> None:
     table = timetable(at="2027-01-01T09:00:00", tz="Asia/Tokyo")
     at = datetime(2027, 1, 1, 0, 0, tzinfo=UTC)

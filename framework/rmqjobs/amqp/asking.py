@@ -44,7 +44,8 @@ async def ask(settings: Settings, queue: str, kind: str, body: bytes, *, by: str
         if not answered.done():
             raise NoScheduler(
                 f"the active scheduler has not answered within {timeout.total_seconds():g} s: it is frozen, or the broker takes"
-                " no messages. What was asked will not be done later. Look at its log, and at: rabbitmq-diagnostics alarms"
+                " no messages. What was asked is not done later, unless that had begun. Look at its log, at"
+                " `rmqjobs schedules list`, and at `rabbitmq-diagnostics alarms`"
             )
         return answered.result()
     finally:

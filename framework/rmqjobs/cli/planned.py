@@ -14,7 +14,7 @@ from rmqjobs.cli.options import Common
 from rmqjobs.cli.output import print_json, print_table, say
 from rmqjobs.errors import ConfigurationError, ScheduleError
 from rmqjobs.plugins import load
-from rmqjobs.schedule import schedule_of
+from rmqjobs.schedule import YEARS, schedule_of
 from rmqjobs.scheduler.catalogue import Catalogue, Planned, read_file
 from rmqjobs.timetable import Timetable, changes
 
@@ -201,6 +201,8 @@ def _instant(option: str, text: str) -> datetime:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigurationError(option, f"{text!r} is no ISO 8601 time", "Write it as 2027-01-31T03:00:00+01:00") from None
+    if at.year not in YEARS:
+        raise ConfigurationError(option, f"{text!r} is out of range", f"Years from {YEARS[0]} to {YEARS[-1]} are possible")
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import getpass
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, Any
 
 import cyclopts
@@ -19,7 +20,7 @@ from rmqjobs.cli.errors import INVALID, NOT_FOUND, fail
 from rmqjobs.cli.options import Common, as_duration
 from rmqjobs.cli.output import print_json, print_table, say
 from rmqjobs.errors import ConfigurationError
-from rmqjobs.schedule import schedule_of
+from rmqjobs.schedule import schedule_of, short
 from rmqjobs.topology import Names
 from rmqjobs.wire import scheduling as wire
 
@@ -29,6 +30,7 @@ app.command(planned.preview)
 app.command(planned.explain)
 
 Flag = Annotated[bool, Parameter(negative="")]
+_SHORTEST, _LONGEST = timedelta(seconds=0.1), timedelta(hours=1)
 _COLUMNS = ("name", "state", "when", "tz", "next", "last", "outcome", "late_seconds", "origin", "words")
 
 
@@ -196,6 +198,10 @@ def remove(name: str, /, *, asking: Asking | None = None, common: Common | None 
 def _ask(common: Common | None, asking: Asking | None, verb: str, arguments: Mapping[str, JsonValue]) -> dict[str, Any]:
     settings = (common or Common()).settings()
     limit, queue = as_duration("--timeout", (asking or Asking()).timeout), Names(settings.prefix).scheduler
+    if not _SHORTEST <= limit <= _LONGEST:
+        raise ConfigurationError(
+            "--timeout", f"{short(limit)} is out of range", f"From {short(_SHORTEST)} to {short(_LONGEST)}"
+        )
     body = wire.command(verb, arguments)
     answer = wire.read_answer(asyncio.run(ask(settings, queue, wire.COMMAND, body, by=_me(), timeout=limit)))
     if "error" in answer:

@@ -5,6 +5,7 @@ stopped is not given up: the job stays ours until its run ends, so that it never
 """
 
 from rmqjobs.execution.pools import Pools
+from rmqjobs.execution.processes import Recycle
 from rmqjobs.execution.run import Run
 
-__all__ = ["Pools", "Run"]
+__all__ = ["Pools", "Recycle", "Run"]

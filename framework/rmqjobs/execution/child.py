@@ -12,6 +12,7 @@ import importlib
 import inspect
 import os
 import queue
+import resource
 import signal
 import socket
 import sys
@@ -39,7 +40,7 @@ class _Child:
         Thread(target=self._listen, daemon=True).start()
         while True:
             head, body = self._jobs.get()
-            self._send(self._run(head, body))
+            self._send({**self._run(head, body), "peak_bytes": _peak_bytes()})
 
     def _listen(self) -> None:
         while (frame := frames.receive(self._connection)) is not None:
@@ -73,6 +74,12 @@ class _Child:
             os._exit(1)
         with self._sending, contextlib.suppress(BrokenPipeError):  # the listening thread ends us
             self._connection.sendall(frames.pack(head))
+
+
+def _peak_bytes() -> int:
+    """The most memory this process has used so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _load(reference: str) -> Any:

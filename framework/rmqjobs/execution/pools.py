@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol
 
 from rmqjobs.execution.loop import LoopPool
-from rmqjobs.execution.processes import ProcessPool, is_importable
+from rmqjobs.execution.processes import ProcessPool, Recycle, is_importable
 from rmqjobs.execution.run import Run
 from rmqjobs.execution.threads import ThreadPool
 from rmqjobs.job import Pool
@@ -27,11 +27,11 @@ class Pools:
 
     Args:
         threads: Number of threads.
-        recycle_after: Jobs a child process runs before it is replaced.
+        recycle: When a child process is replaced.
     """
 
-    def __init__(self, *, threads: int, recycle_after: int) -> None:
-        self._threads, self._recycle_after = threads, recycle_after
+    def __init__(self, *, threads: int, recycle: Recycle | None = None) -> None:
+        self._threads, self._recycle = threads, recycle or Recycle()
         self._pools: dict[Pool, RunsHandlers] = {}
 
     async def run(self, run: Run, *, isolated: bool = False) -> object:
@@ -54,4 +54,4 @@ class Pools:
             case Pool.THREAD:
                 return ThreadPool(self._threads)
             case Pool.PROCESS:
-                return ProcessPool(self._recycle_after)
+                return ProcessPool(self._recycle)

@@ -55,15 +55,28 @@ class _Child:
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
 
+@dataclass(frozen=True, slots=True)
+class Recycle:
+    """When a child is replaced, after a job.
+
+    Args:
+        jobs: It has run so many.
+        peak_bytes: It has once used so much memory.
+    """
+
+    jobs: int = 1_000
+    peak_bytes: int = 2**30
+
+
 class ProcessPool:
     """Keeps idle children warm; the caller bounds how many run at once.
 
     Args:
-        recycle_after: Jobs after which a child is replaced, so that leaks stay small.
+        recycle: When a child is replaced, so that leaks stay small.
     """
 
-    def __init__(self, recycle_after: int) -> None:
-        self._recycle_after = recycle_after
+    def __init__(self, recycle: Recycle) -> None:
+        self._recycle = recycle
         self._idle: list[_Child] = []
         self._busy: set[_Child] = set()
 
@@ -89,7 +102,7 @@ class ProcessPool:
         if answer is None:
             how = await child.ended()
             raise run.stopped_by or ChildDied(f"the process of {run.handler.name} {how}")
-        await self._keep(child)
+        await self._keep(child, answer.get("peak_bytes", 0))
         if "signal" in answer:
             raise frames.error_of(answer)
         return answer["result"]
@@ -121,11 +134,12 @@ class ProcessPool:
                 return child
         return None
 
-    async def _keep(self, child: _Child) -> None:
+    async def _keep(self, child: _Child, peak_bytes: int) -> None:
         child.runs += 1
-        if child.runs < self._recycle_after and child.process.returncode is None:
+        if child.runs < self._recycle.jobs and peak_bytes < self._recycle.peak_bytes and child.process.returncode is None:
             self._idle.append(child)
             return
+        log.debug("child replaced", extra={"child": child.process.pid, "jobs": child.runs, "peak_bytes": peak_bytes})
         child.kill()
         await child.ended()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from rmqjobs.amqp.holding import Holding
-from rmqjobs.errors import InvalidJob, RmqJobsError, ScheduleError
+from rmqjobs.errors import InvalidJob, RmqJobsError
 from rmqjobs.events import EventKind
 from rmqjobs.scheduler.agenda import Agenda
 from rmqjobs.scheduler.alarms import Alarms
@@ -44,6 +44,20 @@ class _Work:
     decision: Decision
     published: list[tuple[Tick, str]] = field(default_factory=list)
     failure: RmqJobsError | None = None
+
+    @property
+    def name(self) -> str:
+        """The schedule's."""
+        return self.planned.schedule.name
+
+    def note(self, tick: Tick, job_id: str, error: RmqJobsError | None) -> None:
+        """What became of one tick. Those behind the first that failed are published again with it, under the same ids."""
+        if isinstance(error, InvalidJob):
+            log.error("tick left out", extra={"schedule": self.name, "because": str(error)})
+            job_id, error = "", None
+        self.failure = self.failure or error
+        if self.failure is None:
+            self.published.append((tick, job_id))
 
 
 class Active:
@@ -93,25 +107,32 @@ class Active:
             before=token.by or None,
             last_written_seconds_ago=None if gap is None else round(gap, 3),
         )
-        self._take_added()
         self.adopt(self.catalogue)
         await self.write()
 
     def adopt(self, catalogue: Catalogue) -> None:
-        """Takes over a catalogue, perhaps another one than before; schedules added at runtime must be in it."""
-        self.catalogue, now = catalogue, self._now()
+        """Takes over what plugins and file declare, perhaps anew, and adds what was added at runtime."""
+        self.catalogue, now = catalogue.declared(), self._now()
+        self._take_added()
         self._due.clear()
         self._overdue.clear()
-        for planned in catalogue:
+        self._chronicle.overdue.clear()
+        for planned in self.catalogue:
             self._fit(planned, now)
             self.plan(planned)
-        self._chronicle.schedules = len(catalogue)
+        self._chronicle.schedules = len(self.catalogue)
         ahead = max((each.cursor for each in self.token.entries.values()), default=now) - now
         if ahead > AHEAD:
             hint = "a clock went back, or schedulers disagree about the time; ticks up to there were published"
             self._chronicle.tell(
                 EventKind.CLOCK_JUMPED, level=logging.WARNING, behind_token_seconds=round(ahead.total_seconds(), 1), hint=hint
             )
+
+    def check(self, catalogue: Catalogue) -> None:
+        """Raises `ScheduleError` when a catalogue has a name that a schedule added at runtime has."""
+        other = catalogue.declared()
+        for planned in self.catalogue.added():
+            other.add(self.token.added[planned.schedule.name], trusted=True)
 
     def greeted(self, name: str) -> None:
         """A scheduler on standby is there."""
@@ -134,8 +155,11 @@ class Active:
 
     def set_paused(self, planned: Planned, *, paused: bool) -> None:
         """As an operator says; what passed while it was paused was not missed."""
-        entry = self.entry(planned)
-        entry.paused, entry.cursor = paused, max(entry.cursor, self._now())
+        entry, now, schedule = self.entry(planned), self._now(), planned.schedule
+        due, first = planned.timetable.count(entry.cursor, now), planned.timetable.after(entry.cursor)
+        if paused and due and first:  # its time had come, and its jitter had not passed
+            self._chronicle.misfired(schedule, Missed(due, first, now, due))
+        entry.paused, entry.cursor = None if paused is schedule.paused else paused, max(entry.cursor, now)
         if paused:
             self._alarms.forget(planned, entry)
         self.plan(planned)
@@ -156,6 +180,7 @@ class Active:
         """Leaves out a schedule that was removed."""
         self._due.note(name, None)
         self._overdue.note(name, None)
+        self._chronicle.overdue.discard(name)
 
     @property
     def wake_at(self) -> datetime:
@@ -211,15 +236,16 @@ class Active:
         self._old_tags.append(tag)
 
     def superseded(self, other: Token, tag: int, *, own: bool) -> None:
-        """A token that arrived while active: one's own is kept, any other dropped, what it has ticked is not ticked again."""
-        if own and other.version == self.token.version:
-            self._old_tags = [*self._old_tags, tag]
+        """A token that arrived while active: a later one counts, with what was ticked here; any other goes with the next."""
+        if other.version <= self.token.version:
+            self.settled(tag) if own else self._holding.ack([tag])
             return
-        if other.version > self.token.version:
-            log.error("another scheduler has written a later token", extra={"version": other.version, "by": other.by})
-            merge(self.token, other)
-            self.adopt(self.catalogue)
-        self._holding.ack([tag])
+        log.error("another scheduler has written a later token", extra={"version": other.version, "by": other.by})
+        take_cursors(other, self.token)
+        self.token = other
+        self.adopt(self.catalogue)
+        self.settled(tag)
+        self.changed()
 
     async def write(self) -> None:
         """Publishes the next token, confirmed, and lets go of everything that it replaces.
@@ -242,28 +268,26 @@ class Active:
 
     async def _tick(self, names: Sequence[str], now: datetime) -> None:
         """One step: the due ticks of these schedules, then the token."""
-        works, messages, owners = [], [], []
-        for planned in filter(None, map(self.catalogue.get, names)):
-            entry = self.entry(planned)
-            if self.is_paused(planned):
-                continue
-            work = _Work(planned, entry, decide(planned, entry, now))
-            works.append(work)
-            for tick in work.decision.ticks:
-                job_id = wire.tick_id(planned.schedule.name, tick.planned)
-                messages.append(self._message(planned, tick, job_id, now))
-                owners.append((work, tick, job_id))
+        planned = [each for each in map(self.catalogue.get, names) if each is not None and not self.is_paused(each)]
+        works = [work for work in (self._work(each, self.entry(each), now) for each in planned) if work is not None]
+        orders = [(work, tick, wire.tick_id(work.name, tick.planned)) for work in works for tick in work.decision.ticks]
+        messages = [self._message(work.planned, tick, job_id, now) for work, tick, job_id in orders]
         failures = await self._holding.publish(messages) if messages else {}
-        for place, (work, tick, job_id) in enumerate(owners):
-            error = failures.get(place)
-            if error is None or isinstance(error, InvalidJob):
-                work.published.append((tick, "" if error else job_id))
-            work.failure = work.failure or error
+        for place, (work, tick, job_id) in enumerate(orders):
+            work.note(tick, job_id, failures.get(place))
         done = self._now()
         for work in works:
             self._settle(work, done)
-        if owners or any(work.decision.missed for work in works):
+        if orders or any(work.decision.missed for work in works):
             await self.write()
+
+    def _work(self, planned: Planned, entry: Entry, now: datetime) -> _Work | None:
+        """What is due of one schedule; one that cannot be reckoned with does not hold up the others."""
+        try:
+            return _Work(planned, entry, decide(planned, entry, now))
+        except Exception:
+            log.exception("a schedule cannot be planned; it does not tick", extra={"schedule": planned.schedule.name})
+            return None
 
     def _settle(self, work: _Work, now: datetime) -> None:
         """Moves a schedule's cursor past what was published; what was not is tried again."""
@@ -305,7 +329,7 @@ class Active:
         for name, fields in self.token.added.items():
             try:
                 self.catalogue.add(fields, trusted=True)
-            except ScheduleError as error:
+            except Exception as error:  # noqa: BLE001 - of whatever version it is, it must not hold up the others
                 log.error("a schedule added at runtime does not tick", extra={"schedule": name, "because": str(error)})  # noqa: TRY400
 
     def _fit(self, planned: Planned, now: datetime) -> None:
@@ -324,14 +348,9 @@ class Active:
             self._chronicle.overdue.add(schedule.name)
 
 
-def merge(token: Token, other: Token) -> None:
-    """Takes into a token what another one has ticked beyond it, and its version: nothing is ticked twice."""
-    token.version = max(token.version, other.version)
-    for name, entry in other.entries.items():
-        mine = token.entries.get(name)
-        if mine is None:
-            token.entries[name] = entry
-        elif entry.cursor > mine.cursor:
-            mine.cursor, mine.ticked = entry.cursor, entry.ticked
-    for name, fields in other.added.items():
-        token.added.setdefault(name, fields)
+def take_cursors(token: Token, other: Token) -> None:
+    """What was ticked according to another token is not ticked again; nothing else of it counts."""
+    for name, entry in token.entries.items():
+        theirs = other.entries.get(name)
+        if theirs is not None and theirs.cursor > entry.cursor:
+            entry.cursor, entry.ticked = theirs.cursor, theirs.ticked

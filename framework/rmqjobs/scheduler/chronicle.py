@@ -100,18 +100,18 @@ class Chronicle:
             ("rmqjobs_schedule_missed", self.missed, "Planned times missed beyond the grace"),
         ):
             family = CounterMetricFamily(name, text, labels=["schedule"])
-            for schedule, count in counts.items():
+            for schedule, count in list(counts.items()):
                 family.add_metric([schedule], count)
             yield family
         happened = CounterMetricFamily("rmqjobs_scheduler_events", "Events of this scheduler", labels=["kind"])
-        for kind, count in self.events.items():
+        for kind, count in list(self.events.items()):
             happened.add_metric([kind.value], count)
         yield happened
         success = GaugeMetricFamily("rmqjobs_schedule_success_timestamp_seconds", "Last success", labels=["schedule"])
-        for schedule, at in self.succeeded_at.items():
+        for schedule, at in list(self.succeeded_at.items()):
             success.add_metric([schedule], at)
         yield success
         overdue = GaugeMetricFamily("rmqjobs_schedule_overdue", "1 while no expected success has come", labels=["schedule"])
-        for schedule in self.overdue:
+        for schedule in list(self.overdue):
             overdue.add_metric([schedule], 1)
         yield overdue

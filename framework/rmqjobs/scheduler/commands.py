@@ -7,16 +7,19 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import JsonValue
+from pydantic_core import to_json
 
 from rmqjobs.errors import RmqJobsError, ScheduleError
 from rmqjobs.events import EventKind
 from rmqjobs.schedule import schedule_of
 from rmqjobs.scheduler.active import Active
-from rmqjobs.scheduler.catalogue import Planned
+from rmqjobs.scheduler.catalogue import Origin, Planned
 from rmqjobs.scheduler.chronicle import Chronicle
 from rmqjobs.timetable import Timetable
 from rmqjobs.wire.scheduling import Command
 
+MOST_BYTES = 16 * 1024  # all of them travel in the token, at every tick
+MOST_ADDED = 500
 _Do = Callable[["Commands", Mapping[str, JsonValue], str], Awaitable[Any]]
 
 
@@ -95,10 +98,14 @@ class Commands:
         """Takes a schedule into the state."""
         fields = {name: value for name, value in arguments.items() if value is not None}
         token, name = self._active.token, str(fields.get("name", ""))
-        if name in token.added and self._active.catalogue.get(name) is None:
-            raise ScheduleError(name, "one of this name was added before and is held back by a clash", hint="Remove it first")
+        if name in token.added:
+            raise ScheduleError(name, "there is one of this name already (origin: runtime)", hint="Remove it first")
         if Timetable(schedule_of(fields)).after(self._now()) is None:
             raise ScheduleError(name, "it would never tick: its time has passed")
+        size = len(to_json(fields))
+        if size > MOST_BYTES or len(token.added) >= MOST_ADDED:
+            limits = f"{MOST_BYTES:,} bytes each and {MOST_ADDED:,} schedules are possible at runtime"
+            raise ScheduleError(name, f"it has {size:,} bytes, and {len(token.added):,} were added before: {limits}")
         planned = self._active.catalogue.add(fields)
         token.added[name] = planned.schedule.model_dump(mode="json", exclude_defaults=True)
         self._active.take(planned)
@@ -110,13 +117,16 @@ class Commands:
         """Takes one out."""
         name, token = str(arguments.get("name", "")), self._active.token
         planned = self._active.catalogue.get(name)
-        if planned is not None:
-            self._active.catalogue.remove(name)
-        elif name not in token.entries and name not in token.added:
-            self._active.catalogue.find(name)  # says that there is none, and which is near
-        token.entries.pop(name, None)
-        token.added.pop(name, None)
-        self._active.forget(name)
+        if planned is not None and name in token.added and planned.origin is not Origin.RUNTIME:
+            del token.added[name]  # held back by a clash: the one that ticks stays
+        else:
+            if planned is not None:
+                self._active.catalogue.remove(name)
+            elif name not in token.entries and name not in token.added and name not in token.unread:
+                self._active.catalogue.find(name)  # says that there is none, and which is near
+            for part in (token.entries, token.added, token.unread):
+                part.pop(name, None)
+            self._active.forget(name)
         await self._active.write()
         self._chronicle.tell(EventKind.REMOVED, planned.schedule if planned else None, by=by, removed=name)
         return {"removed": name}

@@ -1,43 +1,46 @@
-"""Calls the ping URLs of schedules, as healthchecks-style services take them; never holds up a tick."""
+"""Calls the ping URLs of schedules, as healthchecks-style services take them; never holds up a tick, nor the end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import urllib.error
-import urllib.request
+from collections import defaultdict, deque
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from rmqjobs.wire.scheduling import Status
 
 log = logging.getLogger("rmqjobs.scheduler")
 
-TIMEOUT = 10.0
+TIMEOUT = 10.0  # seconds for all of one call, however slowly it is answered
 TRIES = 3
-AT_ONCE = 8
+AT_ONCE = 16
+PER_HOST = 2  # one service that hangs does not hold up the others
 MOST_WAITING = 1_000  # beyond that the service is gone for long, and old pings are worth nothing
 _SUFFIXES: dict[Status, str] = {"started": "/start", "done": "", "dead": "/fail"}
+_SERVER_ERRORS = 500
 
 
 class Pinger:
     """Sends pings in the background, several at once, each schedule's in their order."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, asyncio.Queue[tuple[str, str]]] = {}
+        self._lines: dict[str, deque[tuple[str, str]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._of_host: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(PER_HOST))
 
     def ping(self, schedule: str, url: str, status: Status, text: str = "") -> None:
         """Will call `url`, with `/start` or `/fail` behind its path, and the text as body."""
         line = self._lines.get(schedule)
         if line is None:
-            line = self._lines[schedule] = asyncio.Queue(MOST_WAITING)
+            line = self._lines[schedule] = deque()
             task = asyncio.create_task(self._send(schedule, line))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        try:
-            line.put_nowait((_with_suffix(url, _SUFFIXES[status]), text))
-        except asyncio.QueueFull:
+        if len(line) < MOST_WAITING:
+            line.append((_with_suffix(url, _SUFFIXES[status]), text))
+        else:
             log.warning("ping left out: too many wait", extra={"schedule": schedule, "status": status})
 
     async def close(self, grace: float = 2.0) -> None:
@@ -48,27 +51,33 @@ class Pinger:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _send(self, schedule: str, line: asyncio.Queue[tuple[str, str]]) -> None:
-        while not line.empty():
-            url, text = line.get_nowait()
-            async with self._slots:
-                await self._try(schedule, url, text)
-        del self._lines[schedule]
+    async def _send(self, schedule: str, line: deque[tuple[str, str]]) -> None:
+        import httpx  # noqa: PLC0415 - only where a schedule has a ping URL
 
-    async def _try(self, schedule: str, url: str, text: str) -> None:
-        host = urlsplit(url).hostname  # the path of such URLs is a secret
+        try:
+            async with httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False) as client:
+                while line:
+                    url, text = line.popleft()
+                    async with self._of_host[urlsplit(url).hostname or ""], self._slots:
+                        await self._try(client, schedule, url, text)
+        finally:
+            del self._lines[schedule]
+
+    async def _try(self, client: Any, schedule: str, url: str, text: str) -> None:
+        """A few tries; the path of such a URL is a secret, so the log has the host alone."""
+        about = {"schedule": schedule, "host": urlsplit(url).hostname}
         for number in range(1, TRIES + 1):
             try:
-                await asyncio.to_thread(_post, url, text)
-            except urllib.error.HTTPError as error:
-                error.close()
-                log.warning("ping refused", extra={"schedule": schedule, "host": host, "because": f"it answered {error.code}"})
-                if error.code < 500:  # noqa: PLR2004 - asking again will not help
-                    return
-            except (OSError, ValueError) as error:
-                log.warning("ping failed", extra={"schedule": schedule, "host": host, "try": number, "because": str(error)})
+                async with asyncio.timeout(TIMEOUT):
+                    answer = await client.post(url, content=text.encode())
+            except Exception as error:  # noqa: BLE001 - whatever a service does, it costs this ping alone
+                log.warning("ping failed", extra={**about, "try": number, "because": type(error).__name__})
             else:
-                return
+                if answer.is_success:
+                    return
+                log.warning("ping refused", extra={**about, "try": number, "because": f"it answered {answer.status_code}"})
+                if answer.status_code < _SERVER_ERRORS:  # asking again will not help
+                    return
             if number < TRIES:
                 await asyncio.sleep(number)
 
@@ -76,8 +85,3 @@ class Pinger:
 def _with_suffix(url: str, suffix: str) -> str:
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=parts.path.rstrip("/") + suffix)) if suffix else url
-
-
-def _post(url: str, text: str) -> None:
-    request = urllib.request.Request(url, data=text.encode(), method="POST")  # noqa: S310 - checked to be http or https
-    urllib.request.urlopen(request, timeout=TIMEOUT).close()  # noqa: S310

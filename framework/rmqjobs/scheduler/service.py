@@ -13,7 +13,7 @@ from rmqjobs.amqp.connection import LIVED, Backoff, Connection, connection_name
 from rmqjobs.amqp.declaring import declare
 from rmqjobs.amqp.holding import Holding
 from rmqjobs.amqp.publishing import PublishLink
-from rmqjobs.errors import MalformedMessage, RmqJobsError
+from rmqjobs.errors import MalformedMessage, NewerToken, RmqJobsError
 from rmqjobs.events import EventKind
 from rmqjobs.journal import Journal
 from rmqjobs.scheduler.active import HELLO_EVERY, Active
@@ -25,7 +25,7 @@ from rmqjobs.scheduler.standby import Takeover
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names, build, scheduling
 from rmqjobs.wire import scheduling as wire
-from rmqjobs.wire.scheduling import Barrier, Command, Content, Hello, Report, Token
+from rmqjobs.wire.scheduling import Barrier, Command, Content, Hello, Report, Token, Unreadable
 
 log = logging.getLogger("rmqjobs.scheduler")
 
@@ -33,6 +33,8 @@ LOOK_EVERY = 5.0  # seconds after which clock and file are looked at, whatever i
 JUMP = 2.0  # seconds of difference between the clock and the steady one that are worth a word
 STANDBY_AFTER = 1.0
 STOP_WITHIN = 5.0
+OFFERS_WITHIN = 0.5
+NOT_FOR_US = 30.0  # seconds before a token that is beyond this version is looked at again
 
 
 class Scheduler:
@@ -143,12 +145,18 @@ class Scheduler:
                 await self._step(holding)
                 await self._pause(holding, ended)
             reason = str(holding.lost.result()) if holding.lost.done() else ""
+        except NewerToken as error:
+            log.error("this scheduler cannot take over", extra={"because": str(error)})  # noqa: TRY400 - the sentence says it
+            await holding.close()
+            await asyncio.wait((ended,), timeout=NOT_FOR_US)
         except RmqJobsError as error:
             reason = str(error)
         except Exception as error:
             log.exception("the scheduler failed in an unforeseen way; it lets go and begins again")
             reason = f"{type(error).__name__}: {error}"
         finally:
+            self._token = self._active.token if self._active else self._token
+            self.chronicle.overdue.clear()
             was_active, self._active, self._holding, self.chronicle.active = self.is_active, None, None, False
             await holding.close()
         if not ended.done():
@@ -169,14 +177,19 @@ class Scheduler:
             self._look_at_file()
             for content, tag in self._arrivals(holding):
                 if takeover.take(content, tag):
-                    await self._become_active(holding, takeover)
+                    await self._become_active(holding, takeover, ended)
+                    break  # what comes from here on is the active one's
 
-    async def _become_active(self, holding: Holding, takeover: Takeover) -> None:
-        self._token, self._catalogue = takeover.token(self._token), self._catalogue.declared()
+    async def _become_active(self, holding: Holding, takeover: Takeover, ended: asyncio.Task[bool]) -> None:
+        if takeover.knows_nothing:
+            # The queue may just have been lost: whoever was active before is about to offer what it knows.
+            await asyncio.wait((ended, holding.lost), timeout=OFFERS_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+            for content, tag in self._arrivals(holding):
+                takeover.take(content, tag)
         self._active = Active(
             holding,
             self._names,
-            self._token,
+            takeover.token(self._token),
             takeover.tags,
             self._catalogue,
             chronicle=self.chronicle,
@@ -209,8 +222,11 @@ class Scheduler:
         match content:
             case Token():
                 active.superseded(content, tag, own=content.by == self.name)
+            case Unreadable():
+                log.error("a token dropped that cannot be read", extra={"because": content.because})
+                holding.ack([tag])
             case Report():
-                active.heard(content, tag)
+                self._heard(content, tag, active)
             case Command():
                 await self._answer(content, active, holding)
                 holding.ack([tag])
@@ -219,6 +235,12 @@ class Scheduler:
                 holding.ack([tag])
             case Barrier():
                 holding.ack([tag])
+
+    def _heard(self, report: Report, tag: int, active: Active) -> None:
+        try:
+            active.heard(report, tag)
+        except Exception:  # it would come again, to one scheduler after the other
+            log.exception("a report failed in an unforeseen way; it is left out", extra={"job": report.job_id})
 
     async def _answer(self, command: Command, active: Active, holding: Holding) -> None:
         """Carries a command out, unless whoever asked has given up: what was asked in vain does not happen later."""
@@ -280,8 +302,8 @@ class Scheduler:
         self._changed_at = modified
         try:
             catalogue = self._load()
-            for planned in self._catalogue.added():
-                catalogue.add(self._token.added[planned.schedule.name], trusted=True)
+            if self._active is not None:
+                self._active.check(catalogue)
         except RmqJobsError as error:
             log.error("schedules stay as they are: the changed file cannot be used", extra={"because": str(error)})  # noqa: TRY400
             return False

@@ -6,10 +6,12 @@ import uuid
 
 from rmqjobs.amqp.holding import Holding
 from rmqjobs.errors import NewerToken
-from rmqjobs.scheduler.active import merge
+from rmqjobs.scheduler.active import take_cursors
 from rmqjobs.topology import Names
 from rmqjobs.wire import scheduling as wire
-from rmqjobs.wire.scheduling import FORMAT, Barrier, Command, Content, Hello, Report, Token
+from rmqjobs.wire.scheduling import FORMAT, Barrier, Command, Content, Hello, Report, Token, Unreadable
+
+MOST_REPORTS = 10_000
 
 
 class Takeover:
@@ -24,7 +26,11 @@ class Takeover:
         self._holding, self._names = holding, names
         self._barrier = ""
         self._tokens: list[Token] = []
+        self._token_tags: list[int] = []
+        self._unreadable: Unreadable | None = None
         self._reports: dict[str, tuple[Report, int]] = {}
+        self._earlier: list[tuple[Report, int]] = []
+        self._passed = 0
         self._commands: list[tuple[Command, int]] = []
         self.tags: list[int] = []
 
@@ -39,6 +45,10 @@ class Takeover:
         match content:
             case Token():
                 self._tokens.append(content)
+                self._token_tags.append(tag)
+                self.tags.append(tag)
+            case Unreadable():
+                self._unreadable = content
                 self.tags.append(tag)
             case Barrier(nonce):
                 self._holding.ack([tag])
@@ -51,34 +61,49 @@ class Takeover:
                 self._holding.ack([tag])
         return False
 
+    @property
+    def knows_nothing(self) -> bool:
+        """Whether there were only offers of schedulers that have just started."""
+        return not any(token.version for token in self._tokens)
+
     def others(self) -> list[tuple[Report | Command, int]]:
         """What arrived besides tokens, in order."""
-        return sorted([*self._reports.values(), *self._commands], key=lambda content: content[1])
+        return sorted([*self._earlier, *self._reports.values(), *self._commands], key=lambda content: content[1])
 
     def _take_report(self, report: Report, tag: int) -> None:
-        """Of a schedule the last end counts: after a long time without a scheduler there may be more than can be held."""
+        """After a long time without a scheduler there may be more than can be held: then of a schedule the last one counts."""
         former = self._reports.get(report.schedule)
-        if former is not None and report.status == "started":
-            self._holding.ack([tag])
-            return
-        if former is not None:
+        if former is not None and self._passed < MOST_REPORTS:
+            self._earlier.append(former)
+        elif former is not None:
             self._holding.ack([former[1]])
+        self._passed += 1
         self._reports[report.schedule] = (report, tag)
 
     def token(self, known: Token) -> Token:
-        """The state to go on with: the highest version there is, and what others ticked beyond it.
+        """The state to go on with: the highest version there is.
 
         Args:
             known: What this scheduler knew; counts when the queue had none, as after a purge.
 
         Raises:
-            NewerToken: It is beyond this version.
+            NewerToken: The state is there, and beyond this version.
         """
         latest = max((token.format for token in self._tokens), default=FORMAT)
         if latest > FORMAT:
-            raise NewerToken(f"the token has format {latest}, and this version knows {FORMAT}. Update this scheduler")
-        newest = max(self._tokens, key=lambda token: token.version, default=known)
+            self._give_up(f"the token has format {latest}, and this version knows {FORMAT}")
+        newest = max((known, *self._tokens), key=lambda token: token.version)
+        if self._unreadable is not None and not newest.version:
+            self._give_up(self._unreadable.because)
         for token in self._tokens:
-            if token is not newest and token.version:
-                merge(newest, token)
+            take_cursors(newest, token)
         return newest
+
+    def _give_up(self, because: str) -> None:
+        offers = [
+            tag
+            for token, tag in zip(self._tokens, self._token_tags, strict=True)
+            if token.format <= FORMAT and not token.version
+        ]
+        self._holding.ack(offers)  # each life offers one: they must not pile up
+        raise NewerToken(f"{because}. Update this scheduler, or purge the queue to begin anew")

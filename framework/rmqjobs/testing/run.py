@@ -18,7 +18,7 @@ async def run_job(plugin: Plugin, payload: Payload, job: Job | None = None) -> o
     """
     handler = registry_of(plugin).handler(payload.job_type)
     body = payload.model_dump_json().encode()
-    pools = Pools(threads=1, recycle_after=1)
+    pools = Pools(threads=1)
     try:
         job = job or Job("test", payload.job_type, max_attempts=handler.retry.max_attempts, queue=handler.queue)
         return await pools.run(Run(handler, handler.validate(body), body, job))

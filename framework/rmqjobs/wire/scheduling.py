@@ -10,10 +10,10 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from rmqjobs.errors import MalformedMessage
@@ -49,16 +49,16 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    cursor: datetime
+    cursor: AwareDatetime
     timing: str = ""
-    ticked: datetime | None = None
+    ticked: AwareDatetime | None = None
     late: float = 0.0
     paused: bool | None = None
     held: bool = False
-    waiting: datetime | None = None
+    waiting: AwareDatetime | None = None
     alarmed: bool = False
-    outcome: Status | None = None
-    outcome_at: datetime | None = None
+    outcome: str | None = None
+    outcome_at: AwareDatetime | None = None
 
 
 class Token(BaseModel):
@@ -70,6 +70,7 @@ class Token(BaseModel):
         at: When it was written.
         by: By which scheduler.
         entries: By schedule; of schedules this scheduler does not know, too.
+        unread: Entries that this version cannot read, carried along.
         added: Definitions of schedules added at runtime.
     """
 
@@ -77,9 +78,10 @@ class Token(BaseModel):
 
     format: int = FORMAT
     version: int = 0
-    at: datetime | None = None
+    at: AwareDatetime | None = None
     by: str = ""
     entries: dict[str, Entry] = Field(default_factory=dict)
+    unread: dict[str, JsonValue] = Field(default_factory=dict)
     added: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
 
 
@@ -202,7 +204,14 @@ def tick(
     )
 
 
-Content = Token | Barrier | Hello | Command | Report
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A token that this version cannot read: it may be the state, so it is not thrown away."""
+
+    because: str
+
+
+Content = Token | Unreadable | Barrier | Hello | Command | Report
 
 
 def read(incoming: Incoming) -> Content:
@@ -216,7 +225,7 @@ def read(incoming: Incoming) -> Content:
     try:
         match kind:
             case "rmqjobs.token":
-                return _token(incoming)
+                return _token_or_not(incoming)
             case "rmqjobs.barrier":
                 return Barrier(text_of(properties.message_id or ""))
             case "rmqjobs.hello":
@@ -225,8 +234,17 @@ def read(incoming: Incoming) -> Content:
                 return _command(incoming)
             case _:
                 return _report(incoming)
-    except (ValidationError, ValueError, RecursionError, zlib.error) as error:
-        raise MalformedMessage(f"a message of type {kind!r:.80} in the scheduler's queue cannot be read: {error}") from None
+    except Exception as error:  # noqa: BLE001 - whatever it is: one message must not stop one scheduler after the other
+        raise MalformedMessage(
+            f"a message of type {kind!r:.80} in the scheduler's queue cannot be read: {error!r:.500}"
+        ) from None
+
+
+def _token_or_not(incoming: Incoming) -> Token | Unreadable:
+    try:
+        return _token(incoming)
+    except Exception as error:  # noqa: BLE001 - as in `read`
+        return Unreadable(f"the token cannot be read: {error!r:.300}")
 
 
 def _token(incoming: Incoming) -> Token:
@@ -234,7 +252,18 @@ def _token(incoming: Incoming) -> Token:
     deflated = incoming.properties.content_encoding == DEFLATE
     content = json.loads(zlib.decompressobj().decompress(incoming.body, MOST_BYTES) if deflated else incoming.body)
     later = content.get("format", FORMAT) if isinstance(content, dict) else FORMAT
-    return Token(format=later) if isinstance(later, int) and later > FORMAT else Token.model_validate(content)
+    if isinstance(later, int) and later > FORMAT:
+        return Token(format=later)
+    entries: dict[str, Any] = {}
+    unread = dict(content.pop("unread", {}))
+    for name, entry in {**unread, **content.pop("entries", {})}.items():
+        try:
+            entries[name] = Entry.model_validate(entry)
+        except ValidationError:
+            unread[name] = entry
+        else:
+            unread.pop(name, None)
+    return Token.model_validate({**content, "entries": entries, "unread": unread})
 
 
 def _command(incoming: Incoming) -> Command:
@@ -254,4 +283,4 @@ def _report(incoming: Incoming) -> Report:
         raise ValueError(f"status {status!r:.20} of job {job_id!r:.80}")
     content = json.loads(incoming.body) if status == "dead" else None
     reason = str(content.get("reason", "")) if isinstance(content, dict) else ""
-    return Report(schedule, at, status, job_id, reason)
+    return Report(schedule, at.astimezone(UTC), status, job_id, reason)

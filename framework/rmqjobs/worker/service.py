@@ -15,7 +15,7 @@ from rmqjobs.amqp.consuming import ConsumeLink, Delivery, Lease, Subscription
 from rmqjobs.amqp.declaring import declare, stranded
 from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.errors import BrokerError, Interrupted
-from rmqjobs.execution import Pools
+from rmqjobs.execution import Pools, Recycle
 from rmqjobs.execution.lanes import Lane
 from rmqjobs.job import Handler, Pool
 from rmqjobs.journal import Journal
@@ -69,7 +69,7 @@ class Worker:
         self._chronicle = Chronicle(self._journal, self.figures, now)
         self._lookout = Lookout(self._names.scheduler, settings.scheduler_missing_after, self._chronicle.unscheduled)
         self._watchdog = Watchdog(registry.handlers.values(), self._chronicle.blocked)
-        self._pools = Pools(threads=settings.threads, recycle_after=settings.recycle_after)
+        self._pools = Pools(threads=settings.threads, recycle=Recycle(settings.recycle_after, settings.recycle_above * 2**20))
         self._settlement = Settlement(
             self._publishing, self._names, registry, worker=self.name, timeout=settings.publish_timeout, now=now
         )

@@ -25,6 +25,8 @@ def work(payload: Do, job: Job) -> object:  # noqa: PLR0911, PLR0912 - one branc
     match payload.what:
         case "return":
             return {"attempt": job.attempt, "pid": os.getpid()}
+        case "gorge":
+            return {"pid": os.getpid(), "bytes": len(bytes(400 * 2**20).replace(b"\0", b"x"))}
         case "report":
             job.progress(1, 2, "half")
             job.checkpoint({"page": 4})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rmqjobs.errors import ChildDied, Interrupted, Reject, RemoteError, Retry, Snooze, TimeLimitExceeded
-from rmqjobs.execution import Pools, Run
+from rmqjobs.execution import Pools, Recycle, Run
 from rmqjobs.job import Handler, Job, Pool
 from tests.unit.execution.handlers import Do, work, work_async
 
@@ -18,7 +18,7 @@ MakeRun = Callable[..., Run]
 
 @pytest.fixture
 async def pools() -> AsyncIterator[Pools]:
-    pools = Pools(threads=2, recycle_after=2)
+    pools = Pools(threads=2, recycle=Recycle(3, 300 * 2**20))
     yield pools
     await pools.close()
 
@@ -169,9 +169,16 @@ async def test_a_stop_ends_the_run_with_its_reason(pools: Pools, pool: Pool) -> 
         assert str(error) == "the worker drains"
 
 
+async def test_a_child_that_used_much_memory_is_replaced(pools: Pools) -> None:
+    first = await pools.run(a_run("return", Pool.PROCESS))
+    greedy = await pools.run(a_run("gorge", Pool.PROCESS))
+    after = await pools.run(a_run("return", Pool.PROCESS))
+    assert first["pid"] == greedy["pid"] != after["pid"]  # type: ignore[index]
+
+
 async def test_children_are_replaced_after_so_many_jobs(pools: Pools) -> None:
-    pids = [(await pools.run(a_run("return", Pool.PROCESS)))["pid"] for _ in range(4)]  # type: ignore[index]
-    assert pids[0] == pids[1] != pids[2] == pids[3]
+    pids = [(await pools.run(a_run("return", Pool.PROCESS)))["pid"] for _ in range(6)]  # type: ignore[index]
+    assert pids[0] == pids[2] != pids[3] == pids[5]
 
 
 async def test_an_isolated_run_leaves_this_process_whatever_its_pool(pools: Pools) -> None:

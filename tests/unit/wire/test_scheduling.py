@@ -96,8 +96,31 @@ def test_a_workers_reply_is_a_report(status: str, body: bytes, reason: str) -> N
     assert (report.schedule, report.scheduled_for, report.status, report.reason) == ("a.b", NOW, status, reason)
 
 
+def test_an_entry_that_cannot_be_read_is_carried_along() -> None:
+    entries = {"good": {"cursor": NOW.isoformat(), "outcome": "of a later version"}, "bad": {"cursor": "2026-01-01T00:00:00"}}
+    message = Message("", "", json.dumps({"version": 3, "entries": entries}).encode(), type=wire.TOKEN)
+    for _ in range(2):
+        token = wire.read(received(message))
+        assert isinstance(token, Token)
+        assert (list(token.entries), token.unread) == (["good"], {"bad": entries["bad"]})
+        message = wire.token(NAMES, token)
+
+
+@pytest.mark.parametrize("body", [b"", b"[1]", b'{"version": "x"}', b"[" * 200_000, b'{"entries": 3}'])
+def test_a_token_that_cannot_be_read_is_not_thrown_away(body: bytes) -> None:
+    read = wire.read(received(Message("", "", body, type=wire.TOKEN)))
+    assert isinstance(read, wire.Unreadable)
+    assert len(read.because) < 400
+
+
+def test_a_report_of_the_end_of_time_is_malformed() -> None:
+    message = Message("", "", b"", headers={h.STATUS: "done"}, correlation_id="a.b@9999-12-31T23:59:59-14:00")
+    with pytest.raises(MalformedMessage):
+        wire.read(received(message))
+
+
 def test_deep_nesting_is_malformed() -> None:
-    for kind in (wire.TOKEN, wire.COMMAND, wire.HELLO, "demo.note"):
+    for kind in (wire.COMMAND, wire.HELLO, "demo.note"):
         message = Message(
             "", "", b"[" * 200_000, type=kind, headers={h.STATUS: "dead"}, correlation_id=wire.tick_id("a.b", NOW)
         )
