@@ -6,8 +6,9 @@ import asyncio
 import getpass
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import cyclopts
 from cyclopts import Parameter
@@ -30,6 +31,7 @@ app.command(planned.preview)
 app.command(planned.explain)
 
 Flag = Annotated[bool, Parameter(negative="")]
+_TIMES = ("next", "last", "outcome_at", "waiting_since", "upcoming")
 _SHORTEST, _LONGEST = timedelta(seconds=0.1), timedelta(hours=1)
 _COLUMNS = ("name", "state", "when", "tz", "next", "last", "outcome", "late_seconds", "origin", "words")
 
@@ -51,7 +53,7 @@ def list_(*, asking: Asking | None = None, common: Common | None = None) -> None
     found = _ask(common, asking, "list", {})
     if _as_json(found, asking):
         return
-    print_table(_COLUMNS, found["schedules"])
+    print_table(_COLUMNS, map(_in_its_zone, found["schedules"]))
     _say_who(found)
     if found["others"]:
         say("state of other schedules, of plugins that this scheduler does not have: " + ", ".join(found["others"]))
@@ -71,7 +73,9 @@ def show(name: str, /, *, asking: Asking | None = None, common: Common | None = 
         return
     definition = found.pop("definition")
     standbys = found.pop("standbys", None)
-    shown = found | {name: value for name, value in definition.items() if name not in found} | {"standbys": standbys}
+    shown = (
+        _in_its_zone(found) | {name: value for name, value in definition.items() if name not in found} | {"standbys": standbys}
+    )
     print_table(("field", "value"), ({"field": name, "value": _text(value)} for name, value in shown.items()))
 
 
@@ -215,6 +219,19 @@ def _as_json(found: Mapping[str, Any], asking: Asking | None) -> bool:
         return False
     print_json(found)
     return True
+
+
+def _in_its_zone(described: Mapping[str, Any]) -> dict[str, Any]:
+    """A schedule's times in the zone it is written in, as people think of them; JSON has UTC."""
+    zone = ZoneInfo(described["tz"])
+
+    def local(value: Any) -> Any:
+        if isinstance(value, list):
+            return [local(each) for each in value]
+        return datetime.fromisoformat(value).astimezone(zone).isoformat(timespec="seconds") if value else value
+
+    times = {name: local(described[name]) for name in _TIMES if name in described}
+    return {**described, **times}
 
 
 def _me() -> str:
