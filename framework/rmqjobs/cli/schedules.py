@@ -72,6 +72,7 @@ def show(name: str, /, *, asking: Asking | None = None, common: Common | None = 
     if _as_json(found, asking):
         return
     definition = found.pop("definition")
+    definition.pop("paused")  # the state says what holds
     standbys = found.pop("standbys", None)
     shown = (
         _in_its_zone(found) | {name: value for name, value in definition.items() if name not in found} | {"standbys": standbys}
