@@ -236,9 +236,12 @@ class Active:
         self._old_tags.append(tag)
 
     def superseded(self, other: Token, tag: int, *, own: bool) -> None:
-        """A token that arrived while active: a later one counts, with what was ticked here; any other goes with the next."""
+        """A token that arrived while active: one's own is held; a later one counts, with what was ticked here."""
+        if own and other.version == self.token.version:
+            self.settled(tag)
+            return
         if other.version <= self.token.version:
-            self.settled(tag) if own else self._holding.ack([tag])
+            self._holding.ack([tag])
             return
         log.error("another scheduler has written a later token", extra={"version": other.version, "by": other.by})
         take_cursors(other, self.token)
