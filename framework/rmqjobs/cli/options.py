@@ -37,11 +37,18 @@ class Common:
         """The settings file, which need not exist."""
         return self.config or Path(DEFAULT_FILE)
 
-    def settings(self, **flags: Any) -> Settings:
-        """Flags over environment over file over defaults."""
+    def settings(self, *, lenient: bool = False, **flags: Any) -> Settings:
+        """Flags over environment over file over defaults; with `lenient` a file that cannot be read is only told of."""
         given = {"url": self.url, "prefix": self.prefix, **flags}
         _warn_of_misspelt(os.environ)
-        return Settings.load(flags=given, environ=os.environ, file=_read(self.config), file_name=str(self.file))
+        try:
+            file = _read(self.config)
+        except ConfigurationError as error:
+            if not lenient:
+                raise
+            say(f"note: going on without settings from the file: {error}")
+            file = {}
+        return Settings.load(flags=given, environ=os.environ, file=file, file_name=str(self.file))
 
 
 def as_duration(option: str, text: str) -> timedelta:

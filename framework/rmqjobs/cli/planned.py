@@ -70,7 +70,11 @@ def next_(
         }
         for at, each in ticks
     ]
-    _print(("at", "in", "schedule", "type", "state", "remark"), rows, json=json)
+    if json:
+        print_json(rows)
+        return
+    print_table(("at", "in", "schedule", "type", "state", "remark"), rows)
+    say("as plugins and file plan it; for pauses and additions at runtime: rmqjobs schedules list")
 
 
 def preview(
@@ -187,13 +191,6 @@ def _of(catalogue: Catalogue, name: str | None) -> list[Planned]:
     except ScheduleError as error:
         fail(f"{error.code} {error}", NOT_FOUND)
         raise
-
-
-def _print(columns: tuple[str, ...], rows: list[dict[str, Any]], *, json: bool) -> None:
-    if json:
-        print_json(rows)
-    else:
-        print_table(columns, rows)
 
 
 def _instant(option: str, text: str) -> datetime:

@@ -131,6 +131,9 @@ def add(
     tz: str | None = None,
     misfire: str | None = None,
     overlap: str | None = None,
+    misfire_limit: int | None = None,
+    misfire_grace: str | None = None,
+    paused: Flag = False,
     jitter: str | None = None,
     expires: str | None = None,
     start: str | None = None,
@@ -160,6 +163,12 @@ def add(
         IANA time zone of cron, and of times without one.
     misfire
         Of missed ticks: skip, once or all.
+    misfire_limit
+        With all: the newest so many.
+    misfire_grace
+        A tick up to so late is late, not missed.
+    paused
+        No ticks until it is resumed.
     overlap
         skip, queue or allow.
     jitter
@@ -177,7 +186,8 @@ def add(
     """
     fields: dict[str, JsonValue] = {
         "name": name, "type": type, "payload": _payload(data), "cron": cron, "every": every, "at": at, "tz": tz,
-        "misfire": misfire, "overlap": overlap, "jitter": jitter, "expires": expires, "start": start, "end": end,
+        "misfire": misfire, "misfire_limit": misfire_limit, "misfire_grace": misfire_grace, "overlap": overlap,
+        "paused": paused or None, "jitter": jitter, "expires": expires, "start": start, "end": end,
         "expected_by": expected_by, "ping": ping,
     }  # fmt: skip
     schedule_of({key: value for key, value in fields.items() if value is not None})  # refused here, the scheduler is not asked
@@ -201,7 +211,7 @@ def remove(name: str, /, *, asking: Asking | None = None, common: Common | None 
 
 
 def _ask(common: Common | None, asking: Asking | None, verb: str, arguments: Mapping[str, JsonValue]) -> dict[str, Any]:
-    settings = (common or Common()).settings()
+    settings = (common or Common()).settings(lenient=True)  # a broken file must not keep an operator from pausing
     limit, queue = as_duration("--timeout", (asking or Asking()).timeout), Names(settings.prefix).scheduler
     if not _SHORTEST <= limit <= _LONGEST:
         raise ConfigurationError(

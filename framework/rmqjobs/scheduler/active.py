@@ -117,6 +117,7 @@ class Active:
         self._due.clear()
         self._overdue.clear()
         self._chronicle.overdue.clear()
+        self._chronicle.expecting = {each.schedule.name for each in self.catalogue if each.schedule.expected_by}
         for planned in self.catalogue:
             self._fit(planned, now)
             self.plan(planned)
@@ -210,7 +211,7 @@ class Active:
     async def run_now(self, planned: Planned) -> str:
         """Publishes a job of the schedule beside its plan; its id."""
         now = self._now()
-        job_id = f"{wire.tick_id(planned.schedule.name, now)}!run"
+        job_id = wire.tick_id(planned.schedule.name, now) + wire.BY_HAND
         tick = Tick(now, now, planned.timetable.before(now), None)
         failures = await self._holding.publish([self._message(planned, tick, job_id, now)])
         if failures:
@@ -301,9 +302,8 @@ class Active:
             if job_id:
                 entry.late = self._chronicle.ticked(schedule, tick, job_id, now=now)
                 entry.ticked = tick.planned
-        first = decision.missed.first if decision.missed else (decision.ticks[0].planned if decision.ticks else None)
-        if schedule.expected_by is not None and entry.waiting is None:
-            entry.waiting = first
+        if schedule.expected_by is not None and entry.waiting is None and work.published:
+            entry.waiting, entry.waiting_from = work.published[0][0].planned, now
         if work.failure is not None:
             log.warning("tick not published", extra={"schedule": schedule.name, "because": str(work.failure)})
         if len(work.published) < len(decision.ticks):

@@ -29,7 +29,7 @@ class Alarms:
         limit = planned.schedule.expected_by
         if limit is None or entry.waiting is None or entry.alarmed:
             return None
-        return entry.waiting + limit
+        return max(entry.waiting, entry.waiting_from or entry.waiting) + limit
 
     def look(self, planned: Planned, entry: Entry, now: datetime) -> bool:
         """Whether an alarm was raised now."""
@@ -42,7 +42,8 @@ class Alarms:
     def heard(self, planned: Planned, entry: Entry, report: Report, now: datetime) -> None:
         """What a worker says of a tick's job."""
         schedule = planned.schedule
-        entry.outcome, entry.outcome_at = report.status, now
+        if not report.by_hand:
+            entry.outcome, entry.outcome_for, entry.outcome_at = report.status, report.scheduled_for, now
         if schedule.ping is not None:
             self._pinger.ping(schedule.name, schedule.ping, report.status, report.reason)
         if report.status == "done":

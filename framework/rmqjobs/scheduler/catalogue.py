@@ -172,7 +172,7 @@ class Catalogue:
                 schedule.name,
                 f"no plugin here handles its job type {schedule.type!r}",
                 where=schedule.where,
-                hint=_nearest(schedule.type, self._registry.handlers) + ". Name the plugin with --plugin, or install it",
+                hint=_nearest(schedule.type, self._registry.handlers) + " Or start the scheduler with the plugin that does",
             )
         overlap = _overlap(schedule, handler)
         if handler is not None:
@@ -267,6 +267,13 @@ def _check_payload(schedule: Schedule, handler: Handler) -> None:
         handler.validate(to_json(dict(schedule.payload)))
     except (InvalidPayload, MalformedMessage) as error:
         raise ScheduleError(schedule.name, f"its payload is {error}", where=schedule.where) from None
+    model = handler.payload_type
+    known = {*model.model_fields, *(field.alias for field in model.model_fields.values() if field.alias)}
+    unknown = sorted(schedule.payload.keys() - known)
+    if unknown and model.model_config.get("extra") != "allow":
+        # A worker ignores them; whoever writes a schedule has misspelt one.
+        problem = f"its payload has {', '.join(map(repr, unknown))}, which {schedule.type!r} does not know"
+        raise ScheduleError(schedule.name, problem, where=schedule.where, hint=_nearest(unknown[0], known))
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

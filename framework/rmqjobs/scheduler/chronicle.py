@@ -41,6 +41,7 @@ class Chronicle:
         self.events: Counter[EventKind] = Counter()
         self.succeeded_at: dict[str, float] = {}
         self.overdue: set[str] = set()
+        self.expecting: set[str] = set()
         self.lateness = [0] * (len(BUCKETS) + 1)
         self.lateness_sum = 0.0
 
@@ -112,6 +113,6 @@ class Chronicle:
             success.add_metric([schedule], at)
         yield success
         overdue = GaugeMetricFamily("rmqjobs_schedule_overdue", "1 while no expected success has come", labels=["schedule"])
-        for schedule in list(self.overdue):
-            overdue.add_metric([schedule], 1)
+        for schedule in sorted(self.expecting | self.overdue):
+            overdue.add_metric([schedule], schedule in self.overdue)
         yield overdue

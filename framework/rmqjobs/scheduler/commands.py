@@ -159,7 +159,7 @@ class Commands:
             "next": upcoming and upcoming.isoformat(),
             "last": entry.ticked and entry.ticked.isoformat(),
             "late_seconds": round(entry.late, 3) if entry.ticked else None,
-            "outcome": entry.outcome,
+            "outcome": entry.outcome if entry.outcome_for == entry.ticked else "waiting" if entry.ticked else None,
             "outcome_at": entry.outcome_at and entry.outcome_at.isoformat(),
             "misfire": schedule.misfire.value,
             "overlap": planned.overlap.value,

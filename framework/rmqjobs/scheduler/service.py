@@ -157,6 +157,7 @@ class Scheduler:
         finally:
             self._token = self._active.token if self._active else self._token
             self.chronicle.overdue.clear()
+            self.chronicle.expecting = set()
             was_active, self._active, self._holding, self.chronicle.active = self.is_active, None, None, False
             await holding.close()
         if not ended.done():

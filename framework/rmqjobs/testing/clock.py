@@ -25,7 +25,10 @@ def jobs_of(plugin: Plugin, schedule: str, start: datetime, end: datetime) -> li
 
     Raises:
         ScheduleError: There is no such schedule, or it cannot be used.
+        ValueError: An instant has no time zone.
     """
+    if start.tzinfo is None or end.tzinfo is None:
+        raise ValueError(f"{start.isoformat()} to {end.isoformat()}: give aware instants, such as datetime(…, tzinfo=UTC)")
     registry = registry_of(plugin)
     name = schedule if schedule.startswith(f"{plugin.name}.") else f"{plugin.name}.{schedule}"
     planned = Catalogue(registry).find(name)

@@ -24,6 +24,7 @@ from rmqjobs.wire.jobs import Incoming, Message, text_of
 
 FORMAT = 1
 APP = "rmqjobs-scheduler"
+BY_HAND = "!run"  # end of the job id of what an operator runs beside the plan
 # Thousands of schedules make a megabyte of JSON, written at every tick; it is a tenth of that deflated.
 PLAIN_BYTES, DEFLATE = 16 * 1024, "deflate"
 MOST_BYTES = 64 * 2**20
@@ -42,9 +43,10 @@ class Entry(BaseModel):
         late: By how many seconds it was.
         paused: By an operator; None: as the schedule says.
         held: It was paused when the token was written, by whomever.
-        waiting: Planned time of the oldest tick that no success is known of, when one is expected.
+        waiting: Planned time of the oldest published tick that no success is known of, when one is expected.
+        waiting_from: When a tick was published that came late: the wait begins no sooner.
         alarmed: That it is overdue has been said.
-        outcome: What became of the last job that was heard of, and when.
+        outcome: What became of the last tick that was heard of; which one, and when.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -56,8 +58,10 @@ class Entry(BaseModel):
     paused: bool | None = None
     held: bool = False
     waiting: AwareDatetime | None = None
+    waiting_from: AwareDatetime | None = None
     alarmed: bool = False
     outcome: str | None = None
+    outcome_for: AwareDatetime | None = None
     outcome_at: AwareDatetime | None = None
 
 
@@ -119,6 +123,11 @@ class Report:
     status: Status
     job_id: str
     reason: str = ""
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether an operator ran it beside the plan."""
+        return self.job_id.endswith(BY_HAND)
 
 
 class _HelloBody(BaseModel):

@@ -41,7 +41,7 @@ def catalogue(registry: Registry, folder: Path, text: str) -> Catalogue:
 
 
 def test_plugins_and_file_are_told_apart(registry: Registry, tmp_path: Path) -> None:
-    text = 'url = "amqp://h"\n[schedules.extra]\ntype = "demo.note"\nevery = "5m"\npayload = { text = "b", at = 2027-01-01 }\n'
+    text = 'url = "amqp://h"\n[schedules.extra]\ntype = "demo.note"\nevery = "5m"\npayload = { text = "2027-01-01" }\n'
     found = {each.schedule.name: each for each in catalogue(registry, tmp_path, text)}
     assert {name: each.origin for name, each in found.items()} == {
         "demo.hourly": Origin.PLUGIN,
@@ -49,7 +49,7 @@ def test_plugins_and_file_are_told_apart(registry: Registry, tmp_path: Path) -> 
         "extra": Origin.FILE,
     }
     assert found["extra"].schedule.where == f"{tmp_path / 'rmqjobs.toml'}, line 2"
-    assert found["extra"].schedule.payload["at"] == "2027-01-01"
+    assert found["extra"].schedule.payload["text"] == "2027-01-01"
     assert (found["demo.alone"].overlap, found["extra"].overlap) == (Overlap.SKIP, Overlap.ALLOW)
 
 
@@ -76,6 +76,10 @@ def test_an_override_changes_what_a_plugin_planned(registry: Registry, tmp_path:
         (
             '[schedules.a]\ntype="demo.note"\nevery="1h"\noverlap="skip"\npayload={text="x"}\n',
             ["never runs twice at once", "singleton=True"],
+        ),
+        (
+            '[schedules.a]\ntype="demo.note"\nevery="1h"\npayload={text="x", txet="y"}\n',
+            ["'txet', which 'demo.note' does not know", "Did you mean 'text'?"],
         ),
         ('[overrides."demo.hourli"]\nevery="1h"\n', ["no loaded plugin", "Did you mean 'demo.hourly'?"]),
         ('[overrides."demo.hourly"]\ntype="demo.alone"\n', ["type cannot be changed"]),
