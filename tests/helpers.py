@@ -1,12 +1,16 @@
 """A plugin for tests, and small ways to wait for things to be so."""
 
 import asyncio
+import base64
+import json
 import os
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import aio_pika
 
@@ -16,6 +20,7 @@ from rmqjobs.deadletters.review import Review
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.journal import follow
 from rmqjobs.plugins import Registry, registry_of
+from rmqjobs.testing.broker import RunningBroker
 from rmqjobs.topology import build
 from rmqjobs.wire.deadletters import DeadLetter
 from rmqjobs.worker import Worker
@@ -194,3 +199,13 @@ async def publish_raw(settings: Settings, body: bytes, *, key: str, exchange: st
     async with raw_channel(settings) as channel:
         target = await channel.get_exchange(f"{settings.prefix}.{exchange}", ensure=False)
         await target.publish(aio_pika.Message(body, **properties), routing_key=key)
+
+
+def manage(broker: RunningBroker, method: str, path: str, body: object) -> None:
+    parts = urlsplit(broker.management_url or "")
+    request = urllib.request.Request(f"http://{parts.hostname}:{parts.port}/api/{path}", method=method)
+    request.data = json.dumps(body).encode() if body is not None else None
+    token = base64.b64encode(f"{parts.username}:{parts.password}".encode()).decode()
+    request.add_header("Authorization", f"Basic {token}")
+    request.add_header("Content-Type", "application/json")
+    urllib.request.urlopen(request, timeout=5).close()

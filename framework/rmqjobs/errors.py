@@ -9,6 +9,7 @@
     │   ├── VhostNotFound         the virtual host does not exist, or is closed to this user
     │   ├── TlsFailed             the TLS handshake did not work out
     │   ├── PermissionMissing     the user may not do this to that queue or exchange
+    │   ├── ConsumerTimeout       it took a job back that ran longer than its own limit
     │   └── TopologyConflict      a queue or exchange exists with other arguments
     ├── PublishError              a job did not get into RabbitMQ
     │   ├── InvalidJob            it can never get there: too large, absurd delay, …
@@ -138,6 +139,18 @@ class TopologyConflict(BrokerError):
     """A queue or exchange of this name exists with other arguments, which RabbitMQ never changes."""
 
     code = "RJ1306"
+
+
+class ConsumerTimeout(BrokerError):
+    """The broker took back what was not acknowledged within its `consumer_timeout`, and closed the channel over it."""
+
+    code = "RJ1307"
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(
+            f"a job was not done within {limit}, the broker's own consumer_timeout, and is handed out again. Raise it in"
+            " rabbitmq.conf above the longest max_runtime; from RabbitMQ 3.12 on, consumers bring their own"
+        )
 
 
 class PublishError(RmqJobsError):

@@ -43,7 +43,7 @@ class AsyncPublisher:
         self._app_id = app_id
         self._names = Names(self._settings.prefix)
         self._link = PublishLink(
-            self._settings.broker,
+            lambda: self._settings.broker,
             name=connection_name("publisher"),
             heartbeat=self._settings.heartbeat,
             prepare=self._prepare,

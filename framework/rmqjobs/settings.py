@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qs, unquote
 
@@ -23,6 +24,7 @@ ENVIRONMENT_PREFIX = "RMQJOBS_"
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 # Tables of `rmqjobs.toml` that are no settings: the scheduler reads them.
 SCHEDULES, OVERRIDES = "schedules", "overrides"
+_EITHER = {"url", "url_file"}  # two ways to say the same
 DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
 
 
@@ -124,6 +126,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str = Field(DEFAULT_URL, repr=False, description="The broker: amqp[s]://user:password@host[:port][,host2]/vhost")
+    url_file: str | None = Field(
+        None, description="A file with the URL in it instead, read at each connection: for a password that changes"
+    )
     management_url: str | None = Field(
         None, repr=False, description="The management API, to find every dead-letter queue: http://user:password@host:15672"
     )
@@ -131,6 +136,7 @@ class Settings(BaseModel):
     plugins: tuple[str, ...] = Field((), description="Plugins to load; all installed ones when empty")
     concurrency: int = Field(100, ge=1, le=10_000, description="Async handlers running at once in a worker")
     threads: int = Field(8, ge=1, le=1_000, description="Thread handlers running at once in a worker")
+    processes: int = Field(1, ge=1, le=256, description="Whole workers under one parent, for more than one core")
     children: int = Field(2, ge=1, le=256, description="Process handlers running at once in a worker")
     prefetch_factor: float = Field(
         2.0,
@@ -144,6 +150,10 @@ class Settings(BaseModel):
         ge=timedelta(seconds=1),
         le=timedelta(seconds=65_535),
         description="AMQP heartbeat; a dead peer is noticed within three times that, a frozen scheduler within once",
+    )
+    consumer_timeout: Duration = Field(
+        timedelta(minutes=30),
+        description="What RabbitMQ's own consumer_timeout is; counts before 3.12, from there on consumers bring their own",
     )
     publish_timeout: Duration = Field(timedelta(seconds=5), description="Deadline of one publish, reconnecting included")
     max_body: int = Field(16 * 2**20, ge=1, description="Largest message body in bytes, published or accepted")
@@ -161,8 +171,24 @@ class Settings(BaseModel):
 
     @property
     def broker(self) -> Broker:
-        """The parsed URL."""
-        return Broker.from_url(self.url)
+        """The parsed URL, as it is now."""
+        if self.url_file is None:
+            return Broker.from_url(self.url)
+        try:
+            return Broker.from_url(Path(self.url_file).read_text().strip())
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError("url_file", f"{self.url_file} cannot be read: {error}") from None
+
+    def as_environ(self) -> dict[str, str]:
+        """These settings as environment variables, for another process."""
+        texts: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, timedelta):
+                texts[environment_name(name)] = str(value.total_seconds())
+            elif value is not None and not (name == "url" and self.url_file):
+                texts[environment_name(name)] = ",".join(value) if isinstance(value, tuple) else str(value)
+        return texts
 
     @classmethod
     def load(
@@ -186,6 +212,10 @@ class Settings(BaseModel):
         merged: dict[str, Any] = {}
         origin: dict[str, str] = {}
         for source, values in sources:
+            if values.keys() >= _EITHER:
+                raise ConfigurationError(_place(source, "url"), "url_file is given too", "Give one of them")
+            if values.keys() & _EITHER:  # what counts more replaces both
+                merged = {name: value for name, value in merged.items() if name not in _EITHER}
             merged.update(values)
             origin.update(dict.fromkeys(values, source))
         try:
@@ -227,9 +257,13 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def _explain(name: str, source: str, detail: Mapping[str, Any]) -> tuple[str, str, str]:
+def _place(source: str, name: str) -> str:
     places = {"environment": environment_name(name), "option": f"--{name.replace('_', '-')}", "": name}
-    where = places.get(source, f"{source}: {name}")
+    return places.get(source, f"{source}: {name}")
+
+
+def _explain(name: str, source: str, detail: Mapping[str, Any]) -> tuple[str, str, str]:
+    where = _place(source, name)
     if detail["type"] == "extra_forbidden":
         return where, "there is no such setting", f"Settings are: {', '.join(Settings.model_fields)}"
     value = mask_url(str(detail["input"])) if name == "url" else repr(detail["input"])

@@ -5,14 +5,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rmqjobs import Payload
+
 PLUGIN = '''
-import os, time, asyncio
+import os, subprocess, time, asyncio
 from datetime import timedelta
 from rmqjobs import Job, Payload, Plugin, RetryPolicy, hookimpl
 
@@ -23,6 +25,7 @@ class Mark(Payload, type="accept.mark"):
 class Heavy(Payload, type="accept.heavy"):
     n: int
     seconds: float = 0
+    leaves: str = ""
 
 class Tick(Payload, type="accept.tick"):
     """Writes which tick it is."""
@@ -57,6 +60,8 @@ async def mark(payload: Mark, job: Job) -> None:
 def heavy(payload: Heavy, job: Job) -> None:
     write(f"pid {os.getpid()}")
     time.sleep(payload.seconds)
+    if payload.leaves:
+        subprocess.Popen(["sh", "-c", f"({payload.leaves}) & exit"], start_new_session=True).wait()
     write(f"{payload.n} {job.attempt}")
 
 @plugin.handler(queue="accept.ticks")
@@ -67,6 +72,20 @@ async def tick(payload: Tick, job: Job) -> None:
 async def fatal(payload: Fatal) -> None:
     os.kill(os.getpid(), 9)
 '''
+
+
+class Mark(Payload, type="accept.mark"):
+    n: int
+    seconds: float = 0
+
+
+class Heavy(Payload, type="accept.heavy"):
+    n: int
+    seconds: float = 0
+    leaves: str = ""
+
+
+class Fatal(Payload, type="accept.fatal"): ...
 
 
 @dataclass
@@ -106,25 +125,27 @@ class Stand:
         """Numbers of the jobs that ran to their end, in that order."""
         return [int(line.split()[0]) for line in self.effects if not line.startswith(("pid", "tick"))]
 
-    def worker(self, *options: str) -> subprocess.Popen[bytes]:
-        """`rmqjobs worker --plugin accept`, ready."""
-        process, log = self._start(options)
-        wait(lambda: b"worker ready" in log.read_bytes() or process.poll() is not None)
-        assert process.poll() is None, log.read_text()
+    def worker(self, *options: str, ready: int = 1) -> subprocess.Popen[bytes]:
+        """`rmqjobs worker --plugin accept`, ready; with several processes, all of them."""
+        process = self.start("worker", "--plugin", "accept", *options)
+        wait(lambda: self.log_of(process).count("worker ready") == ready or process.poll() is not None)
+        assert process.poll() is None, self.log_of(process)
         return process
 
     def worker_that_dies(self) -> int:
         """A worker that is about to be killed by its job; its exit code."""
-        process, _ = self._start(())
-        return process.wait(timeout=30)
+        return self.start("worker", "--plugin", "accept").wait(timeout=30)
 
-    def _start(self, options: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], Path]:
-        log = self.folder / f"worker-{len(self.processes)}.log"
-        with log.open("wb") as output:
-            command = [sys.executable, "-m", "rmqjobs", "worker", "--plugin", "accept", *options]
-            process = subprocess.Popen(command, env=self.environ, stdout=output, stderr=output)
+    def start(self, *arguments: str, within: Sequence[str] = (), **environ: str) -> subprocess.Popen[bytes]:
+        """A command that goes on, perhaps started by another program."""
+        with (self.folder / f"process-{len(self.processes)}.log").open("wb") as output:
+            command = [*within, sys.executable, "-m", "rmqjobs", *arguments]
+            process = subprocess.Popen(command, env=self.environ | environ, stdout=output, stderr=output, cwd=self.folder)
         self.processes.append(process)
-        return process, log
+        return process
+
+    def log_of(self, process: subprocess.Popen[bytes]) -> str:
+        return (self.folder / f"process-{self.processes.index(process)}.log").read_text(errors="replace")
 
     def cli(
         self, *arguments: str, code: int = 0, stdin: str = "", cwd: Path | None = None, **environ: str

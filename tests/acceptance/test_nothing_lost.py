@@ -10,23 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rmqjobs import Payload, Publisher, Settings
+from rmqjobs import Publisher, Settings
 from rmqjobs.errors import BrokerBlocked
 from rmqjobs.testing.broker import NoBroker, PrivateNode, RunningBroker
-from tests.acceptance.helpers import Stand, stand, wait
-
-
-class Mark(Payload, type="accept.mark"):
-    n: int
-    seconds: float = 0
-
-
-class Heavy(Payload, type="accept.heavy"):
-    n: int
-    seconds: float = 0
-
-
-class Fatal(Payload, type="accept.fatal"): ...
+from tests.acceptance.helpers import Fatal, Heavy, Mark, Stand, stand, wait
 
 
 def publisher(where: Stand, **options: object) -> Publisher:

@@ -1,12 +1,8 @@
 """Wrong URL, password, virtual host, permissions, TLS, arguments: one clear sentence each, the password never in it."""
 
-import base64
-import json
 import secrets
-import urllib.request
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -24,7 +20,7 @@ from rmqjobs.errors import (
 )
 from rmqjobs.testing.broker import RunningBroker, free_port
 from rmqjobs.worker import Worker
-from tests.helpers import Note, Stage, raw_channel, until, working
+from tests.helpers import Note, Stage, manage, raw_channel, until, working
 
 
 def at(settings: Settings, change: Callable[[str], str]) -> Settings:
@@ -92,16 +88,6 @@ async def test_a_queue_with_other_arguments_is_named(settings: Settings) -> None
         await channel.declare_queue(f"{settings.prefix}.demo", durable=True)
         with pytest.raises(TopologyConflict, match=rf"{settings.prefix}\.demo.*never changes arguments"):
             await Worker(Stage().registry, settings).start()
-
-
-def manage(broker: RunningBroker, method: str, path: str, body: object) -> None:
-    parts = urlsplit(broker.management_url or "")
-    request = urllib.request.Request(f"http://{parts.hostname}:{parts.port}/api/{path}", method=method)
-    request.data = json.dumps(body).encode() if body is not None else None
-    token = base64.b64encode(f"{parts.username}:{parts.password}".encode()).decode()
-    request.add_header("Authorization", f"Basic {token}")
-    request.add_header("Content-Type", "application/json")
-    urllib.request.urlopen(request, timeout=5).close()
 
 
 async def test_a_journal_that_cannot_be_had_does_not_hold_up_jobs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

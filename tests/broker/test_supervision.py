@@ -1,25 +1,21 @@
 """Expected consumers against actual ones: whatever takes them away, they come back, and readiness says so meanwhile."""
 
 import asyncio
+import secrets
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
-from pika.exceptions import StreamLostError
 
-from rmqjobs import Settings
-from tests.helpers import Note, Stage, publishing, raw_channel, until, working
-
-
-async def test_a_lost_connection_comes_back(settings: Settings) -> None:
-    stage = Stage()
-    async with publishing(settings) as jobs, working(stage, settings) as worker:
-        await until(lambda: worker.is_ready)
-        connection = worker._consuming.connection
-        assert connection is not None
-        connection.raw._terminate_stream(StreamLostError("cut"))  # as a network does, without a word
-        await until(lambda: not worker.is_ready)
-        await jobs.publish(Note(text="meanwhile"))
-        await until(lambda: worker.is_ready)
-        await until(lambda: stage.seen)
+from rmqjobs import AsyncPublisher, Plugin, Settings
+from rmqjobs.errors import BrokerGone
+from rmqjobs.plugins import registry_of
+from rmqjobs.testing.broker import RunningBroker
+from rmqjobs.worker import Worker
+from tests.faults.proxy import Proxy
+from tests.helpers import Alone, Note, Slow, Stage, depth, events, manage, publishing, raw_channel, until, working
 
 
 async def test_a_deleted_queue_is_declared_and_consumed_again_by_all(
@@ -50,3 +46,162 @@ async def test_a_channel_the_broker_closed_is_opened_again(settings: Settings) -
         await jobs.publish(Note(text="after"))
         await until(lambda: stage.seen)
         await until(lambda: worker.is_ready)
+
+
+@pytest.fixture
+def proxy(settings: Settings) -> Iterator[Proxy]:
+    with Proxy(settings.broker.endpoints[0].port) as proxy:
+        yield proxy
+
+
+def through(settings: Settings, proxy: Proxy, **changes: object) -> Settings:
+    """The same broker, by way of the proxy."""
+    port = settings.broker.endpoints[0].port
+    return settings.model_copy(update={"url": settings.url.replace(f":{port}", f":{proxy.port}"), **changes})
+
+
+@pytest.mark.parametrize("fault", ["cut", "reset", "swallow"])
+async def test_whatever_the_network_does_consumers_come_back(settings: Settings, proxy: Proxy, fault: str) -> None:
+    stage, heartbeat = Stage(), timedelta(seconds=2)
+    async with publishing(settings) as jobs, working(stage, through(settings, proxy, heartbeat=heartbeat)) as worker:
+        await until(lambda: worker.is_ready)
+        getattr(proxy, fault)()
+        await until(lambda: not worker.is_ready, timeout=heartbeat.total_seconds() * 1.25)  # also when nobody says a word
+        await jobs.publish(Note(text="meanwhile"))
+        await until(lambda: worker.is_ready)
+        await until(lambda: stage.seen)
+
+
+async def test_a_run_keeps_its_job_over_a_lost_connection(settings: Settings, proxy: Proxy) -> None:
+    """Still running or ended meanwhile: it comes back to the same worker and does not run again."""
+    stage = Stage()
+    async with publishing(settings) as jobs, working(stage, through(settings, proxy)) as worker:
+        await until(lambda: worker.is_ready)
+        await jobs.publish_many(Slow(seconds=seconds, n=n) for n, seconds in enumerate((0.5, 2.0)))
+        await until(lambda: len(stage.seen) == 2)
+        proxy.refuse()
+        proxy.cut()
+        await asyncio.sleep(1)  # the first one ends where it cannot be settled
+        proxy.admit()
+        await until(lambda: worker.is_ready)
+        await until(lambda: not worker.running)
+        await asyncio.sleep(0.3)
+        assert len(stage.seen) == 2, "each ran once"
+    assert await depth(settings, "demo.thread") == 0
+    assert sorted(kind for kind, _ in await events(settings) if kind == "succeeded") == ["succeeded"] * 2
+
+
+async def test_one_of_several_hosts_is_enough(settings: Settings, proxy: Proxy) -> None:
+    stage, port = Stage(), settings.broker.endpoints[0].port
+    both = through(settings, proxy).model_copy(update={"url": f"amqp://guest:guest@127.0.0.1:{proxy.port},127.0.0.1:{port}/"})
+    async with AsyncPublisher(settings=both) as jobs, working(stage, both) as worker:
+        await jobs.publish(Note(text="by the first"))
+        await until(lambda: worker.is_ready and stage.seen)
+        proxy.refuse()
+        proxy.cut()
+        await jobs.publish(Note(text="by the second"))
+        await until(lambda: worker.is_ready and len(stage.seen) == 2)
+
+
+async def test_a_slow_network_is_no_dead_one(settings: Settings, proxy: Proxy) -> None:
+    stage = Stage()
+    async with publishing(settings) as jobs, working(stage, through(settings, proxy, heartbeat=timedelta(seconds=1))) as worker:
+        await until(lambda: worker.is_ready)
+        connection = worker._consuming.connection
+        proxy.slow(0.2)
+        await jobs.publish_many(Note(text="slow", n=n) for n in range(20))
+        await until(lambda: len(stage.seen) == 20)
+        await asyncio.sleep(2)
+        assert worker._consuming.connection is connection, "it is still the first one"
+        proxy.slow(0)
+
+
+async def test_a_changed_password_is_read_at_the_next_connection(
+    broker: RunningBroker, settings: Settings, tmp_path: Path
+) -> None:
+    if broker.management_url is None:
+        pytest.skip("RMQJOBS_MANAGEMENT_URL is not set")
+    user, secret = f"u{secrets.token_hex(3)}", tmp_path / "url"
+    stage, port = Stage(), settings.broker.endpoints[0].port
+
+    def set_password(password: str) -> None:
+        manage(broker, "PUT", f"users/{user}", {"password": password, "tags": ""})
+        manage(broker, "PUT", f"permissions/%2F/{user}", {"configure": ".*", "write": ".*", "read": ".*"})
+        secret.write_text(f"amqp://{user}:{password}@127.0.0.1:{port}/\n")
+
+    set_password("first")
+    mine = settings.model_copy(update={"url_file": str(secret), "publish_timeout": timedelta(seconds=10)})
+    async with publishing(settings) as jobs, working(stage, mine) as worker:
+        await until(lambda: worker.is_ready)
+        manage(broker, "DELETE", f"users/{user}", None)  # RabbitMQ closes its connections
+        await until(lambda: not worker.is_ready)
+        await asyncio.sleep(0.5)  # it is refused meanwhile, and goes on trying
+        set_password("second")
+        await jobs.publish(Note(text="after"))
+        await until(lambda: worker.is_ready)
+        await until(lambda: stage.seen)
+    manage(broker, "DELETE", f"users/{user}", None)
+
+
+async def test_a_handler_that_publishes_while_the_connection_is_away_is_told_in_time(settings: Settings, proxy: Proxy) -> None:
+    plugin, told = Plugin("demo"), []
+    mine = through(settings, proxy, publish_timeout=timedelta(seconds=1))
+    jobs = AsyncPublisher(settings=mine)
+
+    @plugin.handler
+    async def note(_payload: Note) -> None:
+        proxy.refuse()
+        proxy.cut()
+        started = time.monotonic()
+        try:
+            await jobs.publish(Note(text="from a handler"))
+        except BrokerGone as error:
+            told.append((str(error), time.monotonic() - started))
+        proxy.admit()
+
+    async with jobs, publishing(settings) as others:
+        worker = Worker(registry_of(plugin), mine)
+        await worker.start()
+        await jobs.publish_json("demo.unknown", {})  # it is connected
+        await others.publish(Note(text="a"))
+        ((words, seconds),) = await until(lambda: told)
+        await worker.drain(timedelta(seconds=2))
+    assert "not published" in words
+    assert 0.8 < seconds < 1.5
+
+
+async def test_a_singleton_that_lost_its_lock_stops_before_the_next_one_starts(settings: Settings, proxy: Proxy) -> None:
+    """The network swallows everything: the first worker gives up by itself, before RabbitMQ gives the job away."""
+    spans: list[tuple[str, float, float]] = []
+
+    def plugin_of(who: str) -> Plugin:
+        plugin = Plugin("demo")
+
+        @plugin.handler(singleton=True)
+        async def alone(_payload: Alone) -> None:
+            began = time.monotonic()
+            try:
+                await asyncio.sleep(60 if who == "first" else 0)
+            finally:
+                spans.append((who, began, time.monotonic()))
+
+        return plugin
+
+    heartbeat = timedelta(seconds=2)
+    first = Worker(registry_of(plugin_of("first")), through(settings, proxy, heartbeat=heartbeat))
+    second = Worker(registry_of(plugin_of("second")), settings)
+    async with publishing(settings) as jobs:
+        await first.start()
+        await jobs.publish(Alone())
+        await until(lambda: first.running)
+        await second.start()
+        proxy.swallow()
+        proxy.refuse()
+        cut = time.monotonic()
+        await until(lambda: len(spans) == 2)
+    for worker in (first, second):
+        await worker.drain(timedelta(seconds=1))
+    (one, _, ended), (other, began, _) = spans
+    assert (one, other) == ("first", "second")
+    assert ended - cut < heartbeat.total_seconds() * 1.25
+    assert began - cut > heartbeat.total_seconds() * 1.5

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,7 @@ from rmqjobs.errors import (
     AuthenticationFailed,
     BrokerError,
     BrokerUnavailable,
+    ConsumerTimeout,
     PermissionMissing,
     TlsFailed,
     TopologyConflict,
@@ -34,7 +36,9 @@ tables.correct_pika()
 ACCESS_REFUSED, PRECONDITION_FAILED, NOT_ALLOWED = 403, 406, 530
 CONNECT_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 2.0
+PULSE_STEPS = 8
 LIVED = 5.0  # seconds after which a connection was a good one, and the next may be tried at once
+_TIMED_OUT = re.compile(r"acknowledgement .*timed out.*?(\d+) ms")
 # What waiting does not mend; everything else may be a broker that is just starting.
 PERMANENT = (AuthenticationFailed, VhostNotFound, TlsFailed, PermissionMissing, TopologyConflict)
 
@@ -97,6 +101,7 @@ class Connection:
         self.closed: asyncio.Future[BrokerError] = loop.create_future()
         self.blocked: str | None = None
         self._loop = loop
+        self._pulse: asyncio.Task[None] | None = None
         raw.add_on_close_callback(self._on_close)
         raw.add_on_connection_blocked_callback(self._on_blocked)
         raw.add_on_connection_unblocked_callback(self._on_unblocked)
@@ -121,6 +126,9 @@ class Connection:
 
     async def close(self) -> None:
         """Closes the connection and waits for it; a broker that is blocked never answers, so it is cut off after a moment."""
+        if self._pulse is not None:
+            self._pulse.cancel()
+            await asyncio.gather(self._pulse, return_exceptions=True)
         if not (self.raw.is_closing or self.raw.is_closed):
             self.raw.close()
         await asyncio.wait((self.closed,), timeout=CLOSE_TIMEOUT)
@@ -128,6 +136,36 @@ class Connection:
             self.raw._terminate_stream(None)  # noqa: SLF001 - pika has no public way to end a connection without its broker
             resolve(self.closed, BrokerUnavailable(f"{self.endpoint} did not answer the close"))
             await asyncio.sleep(0.01)  # the loop closes the socket, should this be the last thing it does
+
+    def cut(self, reason: str) -> None:
+        """Ends the connection without its broker, which does not answer."""
+        if not self.closed.done():
+            self.raw._terminate_stream(pika_errors.StreamLostError(reason))  # noqa: SLF001 - as above
+
+    def keep_pulse(self, limit: timedelta) -> None:
+        """Cuts the connection when the broker answers nothing for about the limit, in either direction of the network.
+
+        RabbitMQ gives the deliveries of a silent connection away after two to three heartbeats; by one we have given up.
+        """
+        self._pulse = self._loop.create_task(self._beat(limit.total_seconds()), name="rmqjobs-pulse")
+
+    async def _beat(self, limit: float) -> None:
+        channel = await self.channel()
+        while not channel.closed.done():
+            await asyncio.sleep(limit / 4)
+            answer: asyncio.Future[None] = self._loop.create_future()
+            if not channel.is_open:
+                return
+            channel.raw.basic_qos(prefetch_count=1, callback=lambda _frame, to=answer: resolve(to, None))  # needs no permission
+            silent = 0
+            while not answer.done() and not channel.closed.done():
+                # In small steps: what an event loop that was held up has not read is not the broker's silence.
+                step = limit * 3 / 4 / PULSE_STEPS
+                await asyncio.wait((answer, channel.closed), timeout=step, return_when=asyncio.FIRST_COMPLETED)
+                silent = 0 if self.blocked else silent + 1
+                if silent > PULSE_STEPS:
+                    self.cut(f"the broker has answered nothing for {limit:g} s")
+                    return
 
     def abandon(self) -> None:
         """Closes the socket of a connection whose event loop has ended: nobody is left to close it properly."""
@@ -165,7 +203,7 @@ class Backoff:
 async def connect(
     broker: Broker, *, name: str, heartbeat: timedelta, plugins: str = "", prepare: Prepare | None = None
 ) -> Connection:
-    """Opens a connection to the first endpoint that answers, and prepares it.
+    """Opens a connection to the first endpoint that answers, prepares it and keeps its pulse.
 
     Raises:
         BrokerError: None does; the error is the most telling one. Or preparing failed; the connection is closed then.
@@ -177,6 +215,7 @@ async def connect(
     except BaseException:
         await connection.close()
         raise
+    connection.keep_pulse(heartbeat)
     return connection
 
 
@@ -214,6 +253,8 @@ def translate(error: BaseException, endpoint: Endpoint | str = "the broker") -> 
         return TopologyConflict(
             f"{text}. RabbitMQ never changes arguments: empty and delete that queue or exchange, or use another prefix"
         )
+    if code == PRECONDITION_FAILED and (timeout := _TIMED_OUT.search(text)):
+        return ConsumerTimeout(f"{timedelta(milliseconds=int(timeout[1]))}")
     if code is not None and code not in (200, 320):
         return BrokerError(f"{endpoint} closed the channel or connection: {code} {text}")
     return BrokerUnavailable(f"the connection to {endpoint} is lost: {text}")

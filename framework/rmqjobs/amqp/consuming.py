@@ -133,7 +133,7 @@ class ConsumeLink:
     """The consuming connection of a worker.
 
     Args:
-        broker: Where to consume.
+        where: The broker, asked for at each connection: its password may change.
         name: Connection name.
         heartbeat: AMQP heartbeat.
         subscriptions: What to consume.
@@ -145,7 +145,7 @@ class ConsumeLink:
 
     def __init__(
         self,
-        broker: Broker,
+        where: Callable[[], Broker],
         *,
         name: str,
         heartbeat: timedelta,
@@ -155,7 +155,8 @@ class ConsumeLink:
         on_lost: Callable[[Lease], None],
         plugins: str = "",
     ) -> None:
-        self._broker, self._name, self._heartbeat, self._plugins = broker, name, heartbeat, plugins
+        self._where, self._name, self._heartbeat, self._plugins = where, name, heartbeat, plugins
+        self._broker: Broker | None = None
         self._subscriptions, self._prepare = subscriptions, prepare
         self._on_delivery, self._on_lost = on_delivery, on_lost
         self._leases: dict[str, tuple[Lease, Channel, str]] = {}
@@ -212,6 +213,7 @@ class ConsumeLink:
             await self.connection.close()
 
     async def _connect(self) -> Connection:
+        self._broker = self._where()
         self.connection = await connect(
             self._broker, name=self._name, heartbeat=self._heartbeat, plugins=self._plugins, prepare=self._prepare
         )

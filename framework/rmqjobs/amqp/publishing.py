@@ -68,14 +68,15 @@ class PublishLink:
     """A publishing connection that keeps itself up from `open` to `close`.
 
     Args:
-        broker: Where to publish.
+        where: The broker, asked for at each connection: its password may change.
         name: Connection name.
         heartbeat: AMQP heartbeat.
         prepare: Runs on each new connection before anything is published on it.
     """
 
-    def __init__(self, broker: Broker, *, name: str, heartbeat: timedelta, prepare: Prepare | None = None) -> None:
-        self._broker, self._name, self._heartbeat, self._prepare = broker, name, heartbeat, prepare
+    def __init__(self, where: Callable[[], Broker], *, name: str, heartbeat: timedelta, prepare: Prepare | None = None) -> None:
+        self._where, self._name, self._heartbeat, self._prepare = where, name, heartbeat, prepare
+        self._broker: Broker | None = None
         self._waiting: deque[_Entry] = deque()
         self._unconfirmed: dict[int, _Entry] = {}  # by delivery tag, in order
         self._returned: dict[tuple[str, str, str | None], str] = {}
@@ -127,8 +128,13 @@ class PublishLink:
 
     @property
     def is_connected(self) -> bool:
-        """Whether something could be published now."""
+        """Whether there is a channel to publish on."""
         return self._channel is not None and self._channel.is_open
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether something could be published now: connected, and the broker not blocking."""
+        return self.is_connected and self._connection is not None and self._connection.blocked is None
 
     @property
     def outstanding(self) -> int:
@@ -186,6 +192,7 @@ class PublishLink:
             await asyncio.sleep(backoff.delay())
 
     async def _connect(self) -> None:
+        self._broker = self._where()
         self._connection = await connect(self._broker, name=self._name, heartbeat=self._heartbeat, prepare=self._prepare)
         await self._open_channel(self._connection)
 
@@ -234,13 +241,9 @@ class PublishLink:
 
     def _pump(self) -> None:
         """Sends as many waiting messages as the window allows."""
-        while self._waiting and len(self._unconfirmed) < self._window and self._can_send():
+        while self._waiting and len(self._unconfirmed) < self._window and self.takes_messages:
             if not self._send(self._waiting.popleft()):
                 return
-
-    def _can_send(self) -> bool:
-        connection = self._connection
-        return self.is_connected and connection is not None and connection.blocked is None
 
     def _send(self, entry: _Entry) -> bool:
         """Returns whether sending may go on."""

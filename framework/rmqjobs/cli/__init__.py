@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 
 import cyclopts
+from setproctitle import setproctitle
 
 from rmqjobs.cli import errors
+from rmqjobs.settings import mask_url
 
 app = cyclopts.App(
     name="rmqjobs",
@@ -33,6 +36,7 @@ app.command("rmqjobs.cli.topology:app", name="topology", help="Exchanges, queues
 def main() -> None:
     """Runs the command of `sys.argv` and exits with its code."""
     arguments = sys.argv[1:]
+    setproctitle(_title(arguments))
     debug = "--debug" in arguments
     if debug:
         arguments.remove("--debug")
@@ -44,6 +48,11 @@ def main() -> None:
         code = app(arguments)
         sys.stdout.flush()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _title(arguments: Sequence[str]) -> str:
+    """The command as the process list shows it: everybody may read that, so no password is in it."""
+    return " ".join(["rmqjobs", *(mask_url(each) if "://" in each else each for each in arguments)])
 
 
 def _add_commands_of_plugins(arguments: list[str]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from rmqjobs.cli import logs
+from rmqjobs.cli.notify import STOPPING, Notifier
 from rmqjobs.cli.options import Common
 from rmqjobs.cli.signals import stop_by_signal
 from rmqjobs.plugins import load
@@ -60,9 +62,10 @@ def scheduler(
 
 
 async def _serve(serving: Scheduler, settings: Settings) -> int:
-    stop = stop_by_signal("second signal: ending now")
-    collectors = (serving.chronicle,)
-    async with Probes(settings, role="scheduler", collectors=collectors, is_ready=lambda: serving.is_ready):
+    stop, manager = stop_by_signal("second signal: ending now"), Notifier(os.environ)
+    probes = Probes(settings, role="scheduler", collectors=(serving.chronicle,), is_ready=lambda: serving.is_ready)
+    async with probes, manager.alive(lambda: serving.is_ready):
         await serving.run(stop)
+        manager.say(STOPPING)
     log.info("scheduler stopped", extra={"scheduler": serving.name})
     return 0

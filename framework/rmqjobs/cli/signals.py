@@ -6,22 +6,49 @@ import asyncio
 import logging
 import os
 import signal
+import time
+from collections.abc import Callable
+from types import FrameType
 
 log = logging.getLogger("rmqjobs.signals")
 
 ENDED_NOW = 137
+# One Ctrl-C or one `systemctl stop` may reach a process twice: directly, and through the parent that passes it on.
+SAME_WITHIN = 0.2
 
 
-def stop_by_signal(last_words: str) -> asyncio.Event:
-    """An event that the first SIGTERM or Ctrl-C sets; the second ends the process, with these words in the log."""
+def stop_by_signal(last_words: str, last_deed: Callable[[], None] = lambda: None) -> asyncio.Event:
+    """An event that the first SIGTERM or Ctrl-C sets; the second ends the process, after this deed and these words in the log.
+
+    The second works although a handler blocks the event loop: it does not pass through it.
+    """
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    first_at: float | None = None
 
-    def on_signal() -> None:
-        if stop.is_set():
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        nonlocal first_at
+        now = time.monotonic()
+        if first_at is None:
+            first_at = now
+            loop.call_soon_threadsafe(stop.set)
+        elif now - first_at > SAME_WITHIN:
             log.warning(last_words)
+            last_deed()
             os._exit(ENDED_NOW)
-        stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+        signal.signal(number, on_signal)
     return stop
+
+
+def stop_with_parent(stop: asyncio.Event, descriptor: int) -> None:
+    """Sets the event when the other end of this pipe is closed: the parent that held it is gone."""
+    loop = asyncio.get_running_loop()
+
+    def on_end() -> None:
+        loop.remove_reader(descriptor)
+        log.warning("the supervising process is gone: draining")
+        stop.set()
+
+    os.set_inheritable(descriptor, False)
+    loop.add_reader(descriptor, on_end)

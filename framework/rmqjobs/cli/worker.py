@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from datetime import timedelta
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from rmqjobs.cli import logs
+from rmqjobs.cli.fleet import PARENT_PIPE, Fleet
+from rmqjobs.cli.notify import STOPPING, Notifier
 from rmqjobs.cli.options import Common
-from rmqjobs.cli.signals import stop_by_signal
+from rmqjobs.cli.signals import stop_by_signal, stop_with_parent
 from rmqjobs.plugins import Registry, load
 from rmqjobs.probes import Probes
 from rmqjobs.settings import Settings
 from rmqjobs.worker import Worker
 
+FIRST_PROCESS = 1  # of a container: it must pass on signals and collect what others leave behind
 log = logging.getLogger("rmqjobs.worker")
 
 
 def worker(
     *,
     plugin: Annotated[list[str] | None, Parameter(negative="")] = None,
+    processes: int | None = None,
     concurrency: int | None = None,
     threads: int | None = None,
     children: int | None = None,
@@ -41,6 +46,8 @@ def worker(
     ----------
     plugin
         A plugin to serve; repeat it for several. All installed ones when none is named.
+    processes
+        Whole workers under one parent, which starts those that die again; all other numbers are for each of them.
     concurrency
         Async handlers at once.
     threads
@@ -50,7 +57,7 @@ def worker(
     grace
         How long a drain waits for running jobs, such as 25s.
     metrics_port
-        Serve /metrics, /livez and /readyz here.
+        Serve /metrics, /livez and /readyz here; with several processes, each at the next higher port.
     check
         Load the plugins, say what would be consumed, and exit.
     verbose
@@ -58,6 +65,7 @@ def worker(
     """
     settings = (common or Common()).settings(
         plugins=plugin or None,
+        processes=processes,
         concurrency=concurrency,
         threads=threads,
         children=children,
@@ -65,6 +73,9 @@ def worker(
         metrics_port=metrics_port,
     )
     logs.configure(settings.log_format, level=logging.DEBUG if verbose else logging.INFO)
+    alone = settings.processes == 1
+    if not check and (not alone or os.getpid() == FIRST_PROCESS):
+        return asyncio.run(Fleet(settings, ["--verbose"] if verbose else [], init=alone).run())
     registry = load(settings.plugins)
     _introduce(registry, settings)
     return 0 if check else asyncio.run(_serve(registry, settings))
@@ -82,11 +93,15 @@ def _introduce(registry: Registry, settings: Settings) -> None:
 
 async def _serve(registry: Registry, settings: Settings) -> int:
     serving = Worker(registry, settings)
-    stop = stop_by_signal("second signal: ending now; running jobs go to other workers")
-    async with Probes(settings, role="worker", collectors=(serving.figures,), is_ready=lambda: serving.is_ready):
+    stop, manager = stop_by_signal("second signal: ending now; running jobs go to other workers"), Notifier(os.environ)
+    if PARENT_PIPE in os.environ:
+        stop_with_parent(stop, int(os.environ[PARENT_PIPE]))
+    probes = Probes(settings, role="worker", collectors=(serving.figures,), is_ready=lambda: serving.is_ready)
+    async with probes, manager.alive(lambda: serving.is_ready):
         await serving.start()
         log.info("worker ready", extra={"worker": serving.name})
         await stop.wait()
+        manager.say(STOPPING)
         return await _drain(serving, settings.grace)
 
 

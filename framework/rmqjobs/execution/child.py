@@ -1,7 +1,7 @@
 """The program of a child process: takes jobs from its parent, one at a time, and runs them.
 
-Started as `python -m rmqjobs.execution.child FD`. When the parent is gone, it ends itself and all it has started: another
-worker is about to run the same job.
+Started as `python -m rmqjobs.execution.child FD`. When the parent is gone, or while a singleton runs is silent for longer than
+its lease, it ends itself and all it has started: another worker is about to run the same job.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import inspect
 import os
 import queue
 import resource
+import select
 import signal
 import socket
 import sys
@@ -34,18 +35,31 @@ class _Child:
         self._connection = connection
         self._pid = os.getpid()
         self._sending = Lock()  # a handler may report from threads of its own
+        self._lease: float | None = None  # seconds that the job which runs now may go on without a word of the parent
         self._jobs: queue.SimpleQueue[tuple[frames.Head, bytes]] = queue.SimpleQueue()
 
     def serve(self) -> None:
         Thread(target=self._listen, daemon=True).start()
         while True:
             head, body = self._jobs.get()
-            self._send({**self._run(head, body), "peak_bytes": _peak_bytes()})
+            answer = self._run(head, body)
+            self._lease = None
+            self._send({**answer, "peak_bytes": _peak_bytes()})
 
     def _listen(self) -> None:
-        while (frame := frames.receive(self._connection)) is not None:
-            self._jobs.put(frame)
+        while self._hears() and (frame := frames.receive(self._connection)) is not None:
+            head, _ = frame
+            if "alive" not in head:
+                self._lease = head["lease"]
+                self._jobs.put(frame)
         os.killpg(0, signal.SIGKILL)  # a session of our own: this ends us and what the handler started, nobody else
+
+    def _hears(self) -> bool:
+        """Waits for a word of the parent; False when a job with a lease runs and none came in its time."""
+        while not select.select([self._connection], [], [], self._lease)[0]:
+            if self._lease is not None:
+                return False
+        return True
 
     def _run(self, head: frames.Head, body: bytes) -> frames.Head:
         try:

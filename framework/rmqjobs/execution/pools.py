@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Protocol
 
 from rmqjobs.execution.loop import LoopPool
@@ -28,10 +29,11 @@ class Pools:
     Args:
         threads: Number of threads.
         recycle: When a child process is replaced.
+        lease: For how long a child that runs a singleton goes on without a sign of life of this process.
     """
 
-    def __init__(self, *, threads: int, recycle: Recycle | None = None) -> None:
-        self._threads, self._recycle = threads, recycle or Recycle()
+    def __init__(self, *, threads: int, recycle: Recycle | None = None, lease: timedelta = timedelta(seconds=20)) -> None:
+        self._threads, self._recycle, self._lease = threads, recycle or Recycle(), lease
         self._pools: dict[Pool, RunsHandlers] = {}
 
     async def run(self, run: Run, *, isolated: bool = False) -> object:
@@ -54,4 +56,4 @@ class Pools:
             case Pool.THREAD:
                 return ThreadPool(self._threads)
             case Pool.PROCESS:
-                return ProcessPool(self._recycle)
+                return ProcessPool(self._recycle, self._lease)

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from rmqjobs.errors import ChildDied
@@ -73,10 +74,12 @@ class ProcessPool:
 
     Args:
         recycle: When a child is replaced, so that leaks stay small.
+        lease: A child that runs a singleton ends itself when it hears nothing for so long: this process may be frozen, the
+            broker has given the job to another worker, and nobody is left to kill the child.
     """
 
-    def __init__(self, recycle: Recycle) -> None:
-        self._recycle = recycle
+    def __init__(self, recycle: Recycle, lease: timedelta) -> None:
+        self._recycle, self._lease = recycle, lease
         self._idle: list[_Child] = []
         self._busy: set[_Child] = set()
 
@@ -86,10 +89,12 @@ class ProcessPool:
         Raises:
             ChildDied: The child died by itself.
         """
-        order = frames.pack(_order(run), run.body)
+        lease = self._lease.total_seconds() if run.handler.singleton else None
+        order = frames.pack({**_order(run), "lease": lease}, run.body)
         child = self._take_idle() or await _start_child()
         self._busy.add(child)
         run.begin(lambda _error: child.kill())
+        signs = asyncio.create_task(_give_signs_of_life(child, lease)) if lease else None
         try:
             child.writer.write(order)
             answer = await self._answer(child, run)
@@ -99,6 +104,8 @@ class ProcessPool:
         finally:
             run.end()
             self._busy.discard(child)
+            if signs is not None:
+                signs.cancel()
         if answer is None:
             how = await child.ended()
             raise run.stopped_by or ChildDied(f"the process of {run.handler.name} {how}")
@@ -142,6 +149,12 @@ class ProcessPool:
         log.debug("child replaced", extra={"child": child.process.pid, "jobs": child.runs, "peak_bytes": peak_bytes})
         child.kill()
         await child.ended()
+
+
+async def _give_signs_of_life(child: _Child, lease: float) -> None:
+    while True:
+        await asyncio.sleep(lease / 4)
+        child.writer.write(frames.pack({"alive": True}))
 
 
 def is_importable(handler: Handler) -> bool:

@@ -60,7 +60,7 @@ class Scheduler:
         self._load, self._settings, self._file, self._now, self._steady = load, settings, file, now, steady
         self._names = Names(settings.prefix)
         self.name = connection_name("scheduler")
-        link = PublishLink(settings.broker, name=connection_name("scheduler-journal"), heartbeat=settings.heartbeat)
+        link = PublishLink(lambda: settings.broker, name=connection_name("scheduler-journal"), heartbeat=settings.heartbeat)
         self._link = link
         self._journal = Journal(link, self._names, source=self.name, interval=settings.journal_interval)
         self.chronicle = Chronicle(self._journal, now)

@@ -7,6 +7,7 @@ other node of the machine; nothing of it is left when it ends.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -110,13 +111,19 @@ class PrivateNode:
         directory: Where it keeps its data; the system's temporary folder unless given.
         environ: `RMQJOBS_RABBITMQ` may name a folder with a server.
         config: Further lines of its `rabbitmq.conf`.
+        beside: A node that it may form a cluster with; see `join`.
 
     Raises:
         NoBroker: No `rabbitmq-server` is installed.
     """
 
     def __init__(
-        self, directory: Path | None = None, environ: Mapping[str, str] | None = None, *, config: Sequence[str] = ()
+        self,
+        directory: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        *,
+        config: Sequence[str] = (),
+        beside: PrivateNode | None = None,
     ) -> None:
         environ = os.environ if environ is None else environ
         server = _server(environ)
@@ -126,7 +133,14 @@ class PrivateNode:
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
         self._home = Path(tempfile.mkdtemp(prefix="rabbitmq-", dir=directory)).resolve()
-        self._amqp, self._management, distribution, epmd = (free_port() for _ in range(4))
+        self._amqp, self._management, distribution, own_epmd = (free_port() for _ in range(4))
+        self.name = f"rmqjobs-{self._amqp}@localhost"
+        # Nodes of one cluster share a secret and a name server.
+        self.cookie: str = beside.cookie if beside else secrets.token_hex(10)
+        self.epmd: int = beside.epmd if beside else own_epmd
+        cookie = self._home / ".erlang.cookie"
+        cookie.write_text(self.cookie)
+        cookie.chmod(0o400)
         (self._home / "rabbitmq.conf").write_text(
             f"listeners.tcp.default = 127.0.0.1:{self._amqp}\n"
             f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self._management}\n"
@@ -135,7 +149,7 @@ class PrivateNode:
         (self._home / "enabled_plugins").write_text("[rabbitmq_management].\n")
         self._environ = {name: value for name, value in environ.items() if not name.startswith("RABBITMQ_")} | {
             "HOME": str(self._home),
-            "RABBITMQ_NODENAME": f"rmqjobs-{self._amqp}@localhost",
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_CONFIG_FILE": str(self._home / "rabbitmq.conf"),
             "RABBITMQ_MNESIA_BASE": str(self._home / "data"),
             "RABBITMQ_LOG_BASE": str(self._home / "log"),
@@ -143,10 +157,15 @@ class PrivateNode:
             "RABBITMQ_PID_FILE": str(self._home / "pid"),
             "RABBITMQ_DIST_PORT": str(distribution),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-            "ERL_EPMD_PORT": str(epmd),
+            "ERL_EPMD_PORT": str(self.epmd),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it speaks AMQP."""
+        return self._amqp
 
     @property
     def url(self) -> str:
@@ -188,6 +207,28 @@ class PrivateNode:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+    def stop(self) -> None:
+        """Stops it as an operator would; its data stays."""
+        self.ctl("stop")
+        if self._process is not None:
+            self._process.wait(START_TIMEOUT)
+        self.kill()
+
+    def join(self, other: PrivateNode) -> None:
+        """Makes it, running and empty, a member of the other one's cluster."""
+        for command in (("stop_app",), ("join_cluster", other.name), ("start_app",)):
+            self.ctl(*command)
+
+    def cut_off_from(self, *others: PrivateNode) -> None:
+        """Partitions the cluster: between it and these nodes nothing passes any more."""
+        for other in others:
+            self.ctl("eval", f"erlang:set_cookie('{other.name}', cut), erlang:disconnect_node('{other.name}').")
+
+    def reach(self, *others: PrivateNode) -> None:
+        """Ends that."""
+        for other in others:
+            self.ctl("eval", f"erlang:set_cookie('{other.name}', '{self.cookie}'), net_adm:ping('{other.name}').")
 
     def ctl(self, *arguments: str) -> str:
         """Runs `rabbitmqctl` against it and returns what that printed."""

@@ -250,6 +250,17 @@ def kept_headers(incoming: Incoming) -> dict[str, Any]:
     return {name: value for name, value in received.items() if not h.is_brokers(name)}
 
 
+def is_same(one: Incoming, other: Incoming) -> bool:
+    """Whether both are the same message, handed out twice; never for messages without an id."""
+    job_id = one.properties.message_id
+    return (
+        job_id is not None
+        and job_id == other.properties.message_id
+        and one.body == other.body
+        and kept_headers(one) == kept_headers(other)
+    )
+
+
 def reply(incoming: Incoming, envelope: Envelope, status: str, result: object) -> Message:
     """The answer for a producer that set `reply_to`. What JSON cannot express becomes its `repr`."""
     properties = incoming.properties

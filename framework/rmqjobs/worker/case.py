@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from rmqjobs.amqp.consuming import Delivery
 from rmqjobs.execution import Run
 from rmqjobs.job import Handler
-from rmqjobs.retry import Counters
-from rmqjobs.wire.jobs import Envelope, job_type, new_job_id, text_of
+from rmqjobs.retry import Counters, Verdict
+from rmqjobs.wire.jobs import Envelope, is_same, job_type, new_job_id, text_of
 
 
 @dataclass(slots=True, eq=False)
@@ -16,15 +16,19 @@ class Case:
     """One delivery.
 
     Args:
-        delivery: The message, and the right to settle it.
+        delivery: The message, and the right to settle it. Another one when its channel was lost and the job came back here.
         isolated: It is a suspect: workers died while they had it, so it runs alone in a child process.
         envelope: The message taken apart; None when it is malformed.
         handler: Who handles its type.
         run: Its run.
         result: What the handler returned.
         error: What went wrong.
+        verdict: What was decided.
+        is_ending: Whether it is being settled, or waits for that.
+        published: Whether what the verdict asks for is in RabbitMQ.
         began: Monotonic time of the run's start, in seconds.
         seconds: How long the run took.
+        is_running: Whether its handler runs now.
         announced: Whether the journal has its start.
     """
 
@@ -35,10 +39,18 @@ class Case:
     run: Run | None = None
     result: object = None
     error: BaseException | None = None
+    verdict: Verdict | None = None
+    is_ending: bool = False
+    published: bool = False
     began: float = 0.0
     seconds: float = 0.0
+    is_running: bool = False
     announced: bool = False
     _id: str = ""
+
+    def is_orphan_of(self, delivery: Delivery) -> bool:
+        """Whether this is the same message, which the broker handed out before on a channel that is gone."""
+        return self.delivery.lease.is_lost and is_same(self.delivery, delivery)
 
     @property
     def job_id(self) -> str:

@@ -53,7 +53,8 @@ class Chronicle:
         if case.run is not None:
             data["seconds"] = round(case.seconds, 6)
         if not settled:
-            log.warning("job ended after its connection was lost: it runs again", extra={"job": case.job_id, **data})
+            hint = "it is settled when it comes back here; another worker that gets it runs it again"
+            log.warning("job ended after its channel was lost", extra={"job": case.job_id, **data, "hint": hint})
             return
         self._record(case, kind, data)
         self._figures.count(case, kind, data.get("reason"))
@@ -84,13 +85,13 @@ class Chronicle:
         extra = {"handler": handler or None, "at": line, "seconds": round(seconds, 2), "hint": hint}
         log.warning("the event loop is blocked: no other job moves, no heartbeat is sent", extra=extra)
 
-    async def announce(self, running: Iterable[Case], interval: timedelta) -> None:
+    async def announce(self, open_cases: Iterable[Case], interval: timedelta) -> None:
         """Records the start of runs that outlive an interval, until cancelled; for shorter ones the end says it all."""
         while True:
             await asyncio.sleep(interval.total_seconds())
             latest = time.monotonic() - interval.total_seconds()
-            for case in running:
-                if not case.announced and case.began <= latest:
+            for case in open_cases:
+                if case.is_running and not case.announced and case.began <= latest:
                     case.announced = True
                     self._record(case, EventKind.STARTED, {})
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from rmqjobs.amqp.consuming import Delivery
 from rmqjobs.errors import ChildDied, JobExpired
 from rmqjobs.execution import Pools, Run
 from rmqjobs.job import Handler, Job
@@ -22,6 +23,7 @@ from rmqjobs.worker.settlement import Settlement
 
 log = logging.getLogger("rmqjobs.worker")
 
+ORPHAN_FOR = 60.0  # seconds an ended run waits for its job to come back: longer, and another worker has it
 _NO_POLICY = RetryPolicy()  # of messages that never reach a handler; their verdicts do not depend on it
 
 
@@ -51,22 +53,37 @@ class JobPath:
     ) -> None:
         self._registry, self._pools, self._settlement, self._chronicle = registry, pools, settlement, chronicle
         self._max_body, self._roll, self._now = max_body, roll, now
-        self.open: set[Case] = set()  # cases whose handler runs now
+        self.open: set[Case] = set()  # from their start until they are settled
 
     async def handle(self, case: Case) -> None:
         """One job. Every failure on the way is an error value for `decide`; nothing is lost by raising."""
+        self.open.add(case)
         try:
             case.result = await self._attempt(case)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a value from here on
             case.error = error
+        await self.finish(case)
+
+    async def finish(self, case: Case) -> None:
+        """Decides and settles; again for a job that had ended when its channel was lost, and has come back."""
+        settled = case.is_ending = True
         try:
-            verdict = self._decide(case)
+            verdict = case.verdict = case.verdict or self._decide(case)
             settled = await self._settlement.settle(case, verdict)
         except Exception as error:
             log.exception("settling failed in an unforeseen way; the job dies", extra={"job": case.job_id})
             await self._settlement.bury_plainly(case, error)
         else:
             self._chronicle.tell(case, verdict, settled=settled)
+        if settled:
+            self.open.discard(case)
+        else:
+            case.is_ending = False
+            asyncio.get_running_loop().call_later(ORPHAN_FOR, self.open.discard, case)
+
+    def orphan(self, delivery: Delivery) -> Case | None:
+        """The run this job has here already, when its channel was lost and the broker handed it out again."""
+        return next((case for case in self.open if case.is_orphan_of(delivery)), None)
 
     async def _attempt(self, case: Case) -> object:
         """The handler's result; raises whatever goes wrong on the way to it."""
@@ -78,14 +95,13 @@ class JobPath:
         run = case.run = Run(handler, payload, envelope.body, self._job(case, envelope, handler))
         if REPLY_START in envelope.headers:
             self._settlement.answer_start(case.delivery, envelope)
-        case.began = time.monotonic()
-        self.open.add(case)
+        case.began, case.is_running = time.monotonic(), True
         try:
             for hook in self._registry.before:
                 hook(job=run.job, payload=payload)
             return await self._pools.run(run, isolated=case.isolated)
         finally:
-            self.open.discard(case)
+            case.is_running = False
             case.seconds = time.monotonic() - case.began
             envelope.state = run.job.state
 

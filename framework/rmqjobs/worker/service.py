@@ -35,7 +35,6 @@ log = logging.getLogger("rmqjobs.worker")
 CLAIM_EVERY = 60.0
 SUSPECT_AFTER = 2  # times the broker got a job back, after which it runs alone in a child process
 CONSUMER_TIMEOUTS = (3, 12)  # from here on a consumer brings its own limit
-OLD_CONSUMER_TIMEOUT = timedelta(minutes=30)
 NACK_DOES_NOT_COUNT = (4, 3)  # older brokers count every return towards the queue's delivery limit
 
 
@@ -61,15 +60,18 @@ class Worker:
         self._names = Names(settings.prefix)
         self._topology = build(registry.handlers.values(), settings.prefix)
         self.name = connection_name("worker")
-        broker, heartbeat = settings.broker, settings.heartbeat
+        heartbeat = settings.heartbeat
         # A broker short of memory stops reading from connections that publish: acknowledgements go by another one.
-        self._publishing = PublishLink(broker, name=f"{self.name}:publish", heartbeat=heartbeat, prepare=self._declare)
+        self._publishing = PublishLink(
+            lambda: settings.broker, name=f"{self.name}:publish", heartbeat=heartbeat, prepare=self._declare
+        )
         self._journal = Journal(self._publishing, self._names, source=self.name, interval=settings.journal_interval)
         self.figures = Figures(self._values)
         self._chronicle = Chronicle(self._journal, self.figures, now)
         self._lookout = Lookout(self._names.scheduler, settings.scheduler_missing_after, self._chronicle.unscheduled)
         self._watchdog = Watchdog(registry.handlers.values(), self._chronicle.blocked)
-        self._pools = Pools(threads=settings.threads, recycle=Recycle(settings.recycle_after, settings.recycle_above * 2**20))
+        recycle = Recycle(settings.recycle_after, settings.recycle_above * 2**20)
+        self._pools = Pools(threads=settings.threads, recycle=recycle, lease=heartbeat)
         self._settlement = Settlement(
             self._publishing, self._names, registry, worker=self.name, timeout=settings.publish_timeout, now=now
         )
@@ -77,11 +79,12 @@ class Worker:
             registry, self._pools, self._settlement, self._chronicle, max_body=settings.max_body, roll=roll, now=now
         )
         self._slots = {Pool.ASYNC: settings.concurrency, Pool.THREAD: settings.threads, Pool.PROCESS: settings.children}
-        self._lanes = {pool: Lane(slots, self._handle) for pool, slots in self._slots.items()}
-        self._suspects = Lane(1, self._handle_alone)
+        self._lanes = {pool: Lane(slots, self._path.handle) for pool, slots in self._slots.items()}
+        self._suspects = Lane(1, self._path.handle)
+        self._orphans = Lane(settings.concurrency, self._path.finish)  # ended while their channel was lost, and come back
         self._pool_of_queue = {handler.queue: handler.pool for handler in registry.handlers.values()}
         self._consuming = ConsumeLink(
-            broker,
+            lambda: settings.broker,
             name=self.name,
             heartbeat=heartbeat,
             subscriptions=self._subscriptions(),
@@ -117,20 +120,22 @@ class Worker:
         for queue, jobs in (await stranded(connection, self._topology)).items():
             hint = "their handler moved to another queue; run the former version until this one is empty"
             log.warning("jobs wait where nobody consumes", extra={"queue": queue, "jobs": jobs, "hint": hint})
-        long = [each.job_type for each in self._registry.handlers.values() if each.max_runtime > OLD_CONSUMER_TIMEOUT]
+        limit = self._settings.consumer_timeout
+        long = [each.job_type for each in self._registry.handlers.values() if each.max_runtime > limit]
         if long and connection.broker_version < CONSUMER_TIMEOUTS:
-            hint = "this RabbitMQ takes unacknowledged jobs back after its own consumer_timeout, 30 minutes unless configured"
-            log.warning("max_runtime may be beyond the broker's limit", extra={"types": long, "hint": hint})
+            hint = "this RabbitMQ takes jobs back after its own consumer_timeout; see: rmqjobs doctor"
+            extra = {"types": long, "consumer_timeout": str(limit), "hint": hint}
+            log.warning("max_runtime is beyond the broker's limit", extra=extra)
 
     @property
     def is_ready(self) -> bool:
-        """Whether every expected consumer is there."""
-        return self._consuming.actual == self._consuming.expected
+        """Whether every expected consumer is there, and what jobs lead to can be published."""
+        return self._consuming.actual == self._consuming.expected and self._publishing.takes_messages
 
     @property
     def running(self) -> int:
         """Jobs between their start and their settlement."""
-        return sum(lane.running for lane in self._all_lanes())
+        return self._orphans.running + sum(lane.running for lane in self._starting_lanes())
 
     def _values(self) -> Iterable[tuple[str, str, float]]:
         """What the metrics show of this moment."""
@@ -138,7 +143,7 @@ class Worker:
         yield "rmqjobs_worker_slots", "Jobs that can run at once", sum(self._slots.values())
         yield "rmqjobs_consumers_expected", "Queues this worker serves", self._consuming.expected
         yield "rmqjobs_consumers_actual", "Queues it consumes from now", self._consuming.actual
-        yield "rmqjobs_connection_up", "1 while jobs can be settled", self._publishing.is_connected
+        yield "rmqjobs_connection_up", "1 while jobs can be settled", self._publishing.takes_messages
         yield "rmqjobs_event_loop_lag_seconds", "Longest lateness of the loop since the last look", self._watchdog.take_worst()
         missing = self._lookout.missing_seconds
         yield "rmqjobs_scheduler_missing_seconds", "For how long schedules exist and no scheduler is connected", missing
@@ -152,10 +157,10 @@ class Worker:
         await self._consuming.stop()
         connection = self._consuming.connection
         by_nack = connection is not None and connection.broker_version >= NACK_DOES_NOT_COUNT
-        waiting = [delivery for lane in self._all_lanes() for delivery in lane.take_waiting()]
-        await asyncio.gather(*(self._settlement.give_back(delivery, by_nack=by_nack) for delivery in waiting))
+        waiting = [case for lane in self._starting_lanes() for case in lane.take_waiting()]
+        await asyncio.gather(*(self._settlement.give_back(case, by_nack=by_nack) for case in waiting))
         await self._until_idle(grace)
-        interrupted = [case.run for case in self._path.open if case.run is not None]
+        interrupted = [case.run for case in self._path.open if case.is_running and case.run is not None]
         for run in interrupted:
             run.stop(Interrupted("the worker drains"))
         await self._until_idle(self._settings.publish_timeout)
@@ -179,31 +184,36 @@ class Worker:
     # -- deliveries
 
     def _take(self, delivery: Delivery) -> None:
-        """Sends a delivery to its lane."""
+        """Sends a delivery to its lane, or to the run it has here already."""
+        if delivery.redelivered and (orphan := self._path.orphan(delivery)) is not None:
+            self._take_back(orphan, delivery)
+            return
         headers = delivery.properties.headers
         returns = headers.get("x-delivery-count", 0) if delivery.redelivered and headers else 0
         if isinstance(returns, int) and returns >= SUSPECT_AFTER:
-            self._suspects.submit(delivery)
+            case = Case(delivery, isolated=True)
+            log.warning("suspect runs alone", extra={"job": case.job_id, "type": case.job_type, "queue": delivery.queue})
+            self._suspects.submit(case)
         else:
-            self._lanes[self._pool_of_queue[delivery.queue]].submit(delivery)
+            self._lanes[self._pool_of_queue[delivery.queue]].submit(Case(delivery))
 
-    async def _handle(self, delivery: Delivery) -> None:
-        await self._path.handle(Case(delivery))
-
-    async def _handle_alone(self, delivery: Delivery) -> None:
-        case = Case(delivery, isolated=True)
-        log.warning("suspect runs alone", extra={"job": case.job_id, "type": case.job_type, "queue": delivery.queue})
-        await self._path.handle(case)
+    def _take_back(self, orphan: Case, delivery: Delivery) -> None:
+        """The channel was lost, its job came back here: the run goes on, and is settled on the new delivery."""
+        log.info("a run keeps its job", extra={"job": orphan.job_id, "type": orphan.job_type, "queue": delivery.queue})
+        orphan.delivery = delivery
+        if orphan.verdict is not None and not orphan.is_ending:
+            orphan.is_ending = True
+            self._orphans.submit(orphan)
 
     def _let_go(self, lease: Lease) -> None:
         """The broker hands these deliveries out again."""
-        for lane in self._all_lanes():
-            lane.forget(lambda delivery: delivery.lease is lease)
+        for lane in self._starting_lanes():
+            lane.forget(lambda case: case.delivery.lease is lease)
         for case in list(self._path.open):
             if case.delivery.lease is lease and case.handler and case.handler.singleton and case.run:
                 case.run.stop(Interrupted("the connection that held this singleton's lock is lost"))
 
-    def _all_lanes(self) -> list[Lane[Delivery]]:
+    def _starting_lanes(self) -> list[Lane[Case]]:
         return [*self._lanes.values(), self._suspects]
 
     # -- what is consumed

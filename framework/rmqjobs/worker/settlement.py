@@ -53,11 +53,13 @@ class Settlement:
 
     async def settle(self, case: Case, verdict: Verdict) -> bool:
         """Returns whether the job is settled; if not, its lease is lost and the broker hands it out again."""
-        for message in self._messages(case, verdict):
-            if not await self._publish(message, case.delivery):
-                return False
+        if not case.published:
+            for message in self._messages(case, verdict):
+                if not await self._publish(message, case):
+                    return False
+            case.published = True
         for answer in self._replies(case, verdict):
-            if not await self._publish(answer, case.delivery, optional=True):
+            if not await self._publish(answer, case, optional=True):
                 return False
         case.delivery.ack()
         return not case.delivery.lease.is_lost
@@ -67,15 +69,16 @@ class Settlement:
         if delivery.properties.reply_to:
             self._link.send(reply(delivery, envelope, "started", None), self._timeout, lambda _error: None)
 
-    async def give_back(self, delivery: Delivery, *, by_nack: bool) -> None:
+    async def give_back(self, case: Case, *, by_nack: bool) -> None:
         """Returns a job that has not started; without `by_nack` as a new message, so that no return is counted."""
+        delivery = case.delivery
         if by_nack:
             delivery.give_back()
             return
         queue, properties = self._names.queue(delivery.queue), delivery.properties
         headers = kept_headers(delivery)
         message = resend(delivery, "", queue, headers, job_id=properties.message_id, kind=properties.type)
-        if await self._publish(message, delivery):
+        if await self._publish(message, case):
             delivery.ack()
 
     async def bury_plainly(self, case: Case, error: Exception) -> None:
@@ -91,7 +94,7 @@ class Settlement:
         )
         job_id = new_job_id()  # its own may be what cannot be written
         message = deadletters.bury(self._names, case.delivery, cause, job_id=job_id, failed_at=self._now())
-        if await self._publish(replace(without_foreign_headers(message), type=None), case.delivery):
+        if await self._publish(replace(without_foreign_headers(message), type=None), case):
             case.delivery.ack()
 
     def _messages(self, case: Case, verdict: Verdict) -> list[Message]:
@@ -149,12 +152,12 @@ class Settlement:
             case _:
                 return []
 
-    async def _publish(self, message: Message, delivery: Delivery, *, optional: bool = False) -> bool:
-        """Publishes until confirmed; gives up only when the delivery is no longer ours to settle.
+    async def _publish(self, message: Message, case: Case, *, optional: bool = False) -> bool:
+        """Publishes until confirmed; gives up only when the job is no longer ours to settle.
 
         What is optional, a reply, is tried until the broker says no: nobody may wait for it any more.
         """
-        while not delivery.lease.is_lost:
+        while not case.delivery.lease.is_lost:  # it may have come back here meanwhile, as another delivery
             try:
                 await self._link.publish(message, self._timeout)
             except RmqJobsError as error:

@@ -45,6 +45,9 @@ def work(payload: Do, job: Job) -> object:  # noqa: PLR0911, PLR0912 - one branc
             raise Snooze(for_=timedelta(seconds=3))
         case "sleep":
             time.sleep(30)
+        case "nap":
+            time.sleep(1)
+            return "rested"
         case "spin":
             while not job.cancelled:
                 time.sleep(0.001)

@@ -23,9 +23,18 @@ async def pools() -> AsyncIterator[Pools]:
     await pools.close()
 
 
-def a_run(what: str, pool: Pool, *, limit: float = 20, path: str = "", reports: list[object] | None = None) -> Run:
+def a_run(
+    what: str,
+    pool: Pool,
+    *,
+    limit: float = 20,
+    path: str = "",
+    reports: list[object] | None = None,
+    singleton: bool = False,
+) -> Run:
     function = work_async if pool is Pool.ASYNC else work
-    handler = Handler(function, Do, pool, "test", max_runtime=timedelta(seconds=limit), wants_job=True)
+    limits = timedelta(seconds=limit)
+    handler = Handler(function, Do, pool, "test", max_runtime=limits, wants_job=True, singleton=singleton)
     payload = Do(what=what, path=path)
 
     def report(_job: Job, kind: str, data: object) -> None:
@@ -189,3 +198,20 @@ async def test_an_isolated_run_leaves_this_process_whatever_its_pool(pools: Pool
 async def test_many_threads_results_arrive(pools: Pools) -> None:
     results = await asyncio.gather(*(pools.run(a_run("return", Pool.THREAD)) for _ in range(500)))
     assert len(results) == 500
+
+
+async def test_a_singletons_child_ends_itself_when_its_worker_is_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools = Pools(threads=1, lease=timedelta(seconds=0.4))
+    assert await pools.run(a_run("return", Pool.PROCESS, singleton=True)), "it has answered in time"
+    await asyncio.sleep(0.8)
+    assert await pools.run(a_run("nap", Pool.PROCESS, singleton=True)) == "rested", "signs of life keep it going, idle or not"
+    frozen = asyncio.Event()
+
+    async def silence(*_arguments: object) -> None:
+        await frozen.wait()
+
+    monkeypatch.setattr("rmqjobs.execution.processes._give_signs_of_life", silence)
+    with pytest.raises(ChildDied, match="SIGKILL"):
+        await asyncio.wait_for(pools.run(a_run("nap", Pool.PROCESS, singleton=True)), 1)
+    assert await pools.run(a_run("nap", Pool.PROCESS)) == "rested", "others may go on"
+    await pools.close()

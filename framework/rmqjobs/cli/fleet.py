@@ -1,0 +1,205 @@
+"""`rmqjobs worker --processes N`: whole workers under one parent that only supervises. It loads no plugin and runs no job.
+
+A worker that dies is started again, with growing pauses; signals are passed on; when the parent itself is killed, the workers
+drain by themselves. To its workers it is what systemd is to it: they speak the same protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from rmqjobs.cli import notify
+from rmqjobs.cli.errors import USAGE
+from rmqjobs.cli.signals import ENDED_NOW, stop_by_signal
+from rmqjobs.settings import Settings
+
+log = logging.getLogger("rmqjobs.fleet")
+
+PARENT_PIPE = "RMQJOBS_PARENT_PIPE"
+FIRST_PAUSE, LONGEST_PAUSE, LIVED = 0.5, 30.0, 60.0  # seconds
+LOOK_EVERY = 0.5
+SPARE = timedelta(seconds=10)  # beyond grace and publish_timeout, before a worker that does not end is killed
+
+
+@dataclass(slots=True, eq=False)
+class _Member:
+    """One place in the fleet, and the worker that has it now."""
+
+    number: int
+    process: asyncio.subprocess.Process | None = None
+    heard_at: float | None = None
+    ready: bool = False
+    pause: float = FIRST_PAUSE
+
+    def send(self, number: signal.Signals) -> None:
+        if self.process is not None and self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+
+class Fleet:
+    """Keeps so many workers.
+
+    Args:
+        settings: Of each worker.
+        options: Command-line options that are no settings.
+        init: There is one, and it is not replaced: this process is only there because a container's first one must pass
+            on signals and collect what others leave behind.
+    """
+
+    def __init__(self, settings: Settings, options: Sequence[str], *, init: bool = False) -> None:
+        self._settings, self._options, self._init = settings, options, init
+        self._members = [_Member(number) for number in range(settings.processes)]
+        self._manager = notify.Notifier(os.environ)
+        self._stopping = False
+        self._code = 0
+
+    async def run(self) -> int:
+        """Works until told to stop; the exit code."""
+        stop = stop_by_signal("second signal: ending now; running jobs go to other workers", self._kill)
+        with _pipe() as pipe:
+            async with self._listening() as address, self._manager.alive(self._is_ready):
+                keepers = [asyncio.create_task(self._keep(each, address, pipe)) for each in self._members]
+                beside = [asyncio.create_task(self._look()), asyncio.create_task(stop.wait())]
+                await asyncio.wait((beside[-1], *keepers), return_when=asyncio.FIRST_COMPLETED)
+                await self._stop()
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*keepers, *beside, return_exceptions=True)
+        return self._code
+
+    async def _keep(self, member: _Member, address: str, pipe: int) -> None:
+        """One worker after the other."""
+        while not self._stopping:
+            started = time.monotonic()
+            member.process = process = await self._start(member, address, pipe)
+            code = await process.wait()
+            member.ready = False
+            if self._stopping and code == -signal.SIGTERM:
+                return  # told to stop before it had begun
+            if self._init or self._stopping or code == USAGE:  # a wrong setting does not get right by starting again
+                self._code = self._code or _exit_code(code)
+                self._stopping = True
+                return
+            member.pause = FIRST_PAUSE if time.monotonic() - started > LIVED else min(member.pause * 2, LONGEST_PAUSE)
+            extra = {"worker": member.number, "pid": process.pid, "code": code, "again_in_seconds": member.pause}
+            log.error("worker died", extra=extra)
+            deadline = time.monotonic() + member.pause
+            while not self._stopping and time.monotonic() < deadline:
+                await asyncio.sleep(0.1)
+
+    async def _start(self, member: _Member, address: str, pipe: int) -> asyncio.subprocess.Process:
+        member.heard_at = None
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "rmqjobs",
+            "worker",
+            *self._options,
+            env=self._environ(member, address, pipe),
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=(pipe,),
+            start_new_session=True,  # a terminal's Ctrl-C reaches the parent alone
+        )
+        log.info("worker started", extra={"worker": member.number, "pid": process.pid})
+        return process
+
+    def _environ(self, member: _Member, address: str, pipe: int) -> dict[str, str]:
+        """Settings go by environment: a command line can be read by everybody."""
+        port = self._settings.metrics_port
+        mine = {"processes": 1, "metrics_port": port + member.number if port else port}
+        kept = {name: value for name, value in os.environ.items() if name not in (notify.SOCKET, notify.WATCHDOG_PID)}
+        ours = {PARENT_PIPE: str(pipe), notify.SOCKET: f"{address}.{member.number}"}
+        return kept | self._settings.model_copy(update=mine).as_environ() | ours
+
+    # -- what the workers say
+
+    def _is_ready(self) -> bool:
+        return all(each.ready for each in self._members)
+
+    @contextlib.asynccontextmanager
+    async def _listening(self) -> AsyncIterator[str]:
+        """A socket for each worker to say how it is."""
+        loop = asyncio.get_running_loop()
+        with tempfile.TemporaryDirectory(prefix="rmqjobs-") as folder, contextlib.ExitStack() as sockets:
+            address = str(Path(folder) / "notify")
+            for member in self._members:
+                line = sockets.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+                line.bind(f"{address}.{member.number}")
+                line.setblocking(False)
+                loop.add_reader(line, self._hear, member, line)
+                sockets.callback(loop.remove_reader, line)
+            yield address
+
+    def _hear(self, member: _Member, line: socket.socket) -> None:
+        words = line.recv(4096).decode(errors="replace").splitlines()
+        member.heard_at = time.monotonic()
+        member.ready = member.ready or notify.READY in words
+
+    async def _look(self) -> None:
+        """Replaces a worker that gives no sign of life, and as the first process collects what others leave behind."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            limit = self._manager.watchdog
+            for member in self._members:
+                if limit and member.heard_at and time.monotonic() - member.heard_at > limit.total_seconds():
+                    log.error("worker gives no sign of life", extra={"worker": member.number, "limit": str(limit)})
+                    member.send(signal.SIGKILL)
+            if os.getpid() == 1:
+                _reap({each.process.pid for each in self._members if each.process})
+
+    # -- the end
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        self._manager.say(notify.STOPPING)
+        for member in self._members:
+            member.send(signal.SIGTERM)
+        limit = self._settings.grace + self._settings.publish_timeout + SPARE
+        running = [each.process.wait() for each in self._members if each.process]
+        try:
+            async with asyncio.timeout(limit.total_seconds()):
+                await asyncio.gather(*running)
+        except TimeoutError:
+            log.error("a worker does not end: it is killed", extra={"limit": str(limit)})  # noqa: TRY400 - the sentence says it
+            self._code = ENDED_NOW
+            self._kill()
+
+    def _kill(self) -> None:
+        for member in self._members:
+            member.send(signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[int]:
+    """The end that workers hold; the other one is closed when this process ends, however that comes."""
+    theirs, ours = os.pipe()
+    try:
+        yield theirs
+    finally:
+        os.close(theirs)
+        os.close(ours)
+
+
+def _exit_code(code: int) -> int:
+    """As a shell gives it: a process that was killed has 128 and its signal."""
+    return code if code >= 0 else 128 - code
+
+
+def _reap(ours: set[int]) -> None:
+    """Collects ended processes that were left to this one, which only a container's first process gets."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in ours:
+            os.waitpid(ended.si_pid, 0)
