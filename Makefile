@@ -21,9 +21,15 @@ demo: broker ## Take a real video through a real RabbitMQ, and watch what happen
 test: check broker ## Everything: checks, unit tests, and tests against a real RabbitMQ
 	@# The proof of once takes five minutes of waiting: it runs beside the others.
 	@$(run) pytest -q -s tests/proof >.venv/proof.log 2>&1 & proof=$$!; \
-	$(run) pytest tests/broker tests/acceptance plugins; tests=$$?; \
+	$(run) pytest tests/broker tests/acceptance tests/faults plugins; tests=$$?; \
 	echo "the proof of once, 300 ticks:"; wait $$proof; code=$$?; tail -n 40 .venv/proof.log; \
 	[ $$tests = 0 ] && [ $$code = 0 ]
+
+faults: broker ## Kill, cut and fill up everything, beside Celery, Dramatiq, taskiq and FastStream: a table of what is lost
+	@tools/setup peers
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tools/install-rabbitmq-4 .tools/rabbitmq-4; fi
+	@[ ! -x .tools/rabbitmq-4/rabbitmq-server ] || export RMQJOBS_RABBITMQ=$(CURDIR)/.tools/rabbitmq-4; \
+	$(run) tests.faults.matrix --write
 
 bench: broker ## Ratios of worker and publisher against a bare loop of the client library
 	@.venv/bin/python benchmarks/main_path.py

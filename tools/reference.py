@@ -14,7 +14,7 @@ from rmqjobs.errors import RmqJobsError
 from rmqjobs.job import Handler, Payload, Pool
 from rmqjobs.schedule import Schedule, short
 from rmqjobs.settings import Settings, environment_name
-from rmqjobs.topology import LADDER_LEVELS, build
+from rmqjobs.topology import LADDER_LEVELS, build, scheduling
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 NOTE = "<!-- Made by tools/reference.py; change the code, then run: make reference -->\n\n"
@@ -23,6 +23,7 @@ COMMANDS = (
     "schedules explain", "schedules run", "schedules pause", "schedules resume", "schedules add", "schedules remove",
     "publish", "events", "dlq", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq drop", "dlq restore",
     "plugins", "plugins list", "plugins check", "topology", "topology show", "topology apply",
+    "topology permissions", "doctor",
 )  # fmt: skip
 
 
@@ -71,7 +72,8 @@ def hooks_page() -> str:
 
 def topology_page() -> str:
     """Names and arguments, for one handler as an example."""
-    topology = build([Handler(settings_page, _Example, Pool.PROCESS, "video.process", plugin="video")])
+    handler = Handler(settings_page, _Example, Pool.PROCESS, "video.process", plugin="video")
+    topology = build([handler]) + scheduling()
     lines = [
         "# Topology, version 1",
         "",

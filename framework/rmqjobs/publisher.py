@@ -144,7 +144,8 @@ class AsyncPublisher:
 
     async def _prepare(self, connection: Connection) -> None:
         """A job must be safe before any worker ever ran, so the publisher sees to the exchanges itself."""
-        await ensure(connection, self._names.jobs, build(prefix=self._names.prefix))
+        if self._settings.declare:
+            await ensure(connection, self._names.jobs, build(prefix=self._names.prefix))
 
 
 class _Batch:

@@ -133,6 +133,9 @@ class Settings(BaseModel):
         None, repr=False, description="The management API, to find every dead-letter queue: http://user:password@host:15672"
     )
     prefix: str = Field("rmqjobs", description="First part of every exchange and queue name", pattern=r"^[a-z0-9_.-]+$")
+    declare: bool = Field(
+        True, description="Whether to declare what is needed; false where an operator does, with: rmqjobs topology apply"
+    )
     plugins: tuple[str, ...] = Field((), description="Plugins to load; all installed ones when empty")
     concurrency: int = Field(100, ge=1, le=10_000, description="Async handlers running at once in a worker")
     threads: int = Field(8, ge=1, le=1_000, description="Thread handlers running at once in a worker")

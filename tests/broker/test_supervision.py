@@ -205,3 +205,22 @@ async def test_a_singleton_that_lost_its_lock_stops_before_the_next_one_starts(s
     assert (one, other) == ("first", "second")
     assert ended - cut < heartbeat.total_seconds() * 1.25
     assert began - cut > heartbeat.total_seconds() * 1.5
+
+
+async def test_what_waited_while_this_process_was_frozen_is_not_started(settings: Settings) -> None:
+    """RabbitMQ has given it to another worker; an event loop that was held up is the same as a frozen process."""
+    frozen, other, heartbeat = Stage(), Stage(), timedelta(seconds=1)
+    async with publishing(settings) as jobs, working(frozen, settings.model_copy(update={"heartbeat": heartbeat})) as worker:
+        await until(lambda: worker.is_ready)
+        connection = worker._consuming.connection
+        assert connection is not None
+        sending = asyncio.create_task(jobs.publish_many(Note(text="meanwhile", n=n) for n in range(50)))
+        await asyncio.sleep(0)
+        connection._stale_at = 0  # as if its last pulse was long ago
+        await sending
+        await until(lambda: worker._consuming.connection is not connection and worker.is_ready)
+        async with working(other, settings):
+            await until(lambda: len(frozen.seen) + len(other.seen) >= 50)
+            await asyncio.sleep(0.3)
+    ran = sorted(entry[2] for entry in frozen.seen + other.seen)
+    assert ran == list(range(50)), "each once"

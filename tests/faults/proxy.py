@@ -27,10 +27,10 @@ class _Pair:
 
 
 class Proxy:
-    """Listens on a port of its own and passes everything on to another one of this machine."""
+    """Listens on a port of its own and passes everything on to another one of this machine: of several, to each in turn."""
 
-    def __init__(self, port: int) -> None:
-        self._target = port
+    def __init__(self, *ports: int) -> None:
+        self._targets = list(ports)
         self._delay = 0.0
         self._pairs: set[_Pair] = set()
         self._loop = asyncio.new_event_loop()
@@ -94,10 +94,12 @@ class Proxy:
             self._server = None
 
     async def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        try:
-            from_server, server = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:
-            client.close()
+        for port in self._next_targets():
+            with contextlib.suppress(OSError):
+                from_server, server = await asyncio.open_connection("127.0.0.1", port)
+                break
+        else:
+            client.transport.abort()
             return
         pair = _Pair(client, server)
         self._pairs.add(pair)
@@ -105,6 +107,10 @@ class Proxy:
             asyncio.create_task(self._pump(pair, reader, server)),
             asyncio.create_task(self._pump(pair, from_server, client)),
         ]
+
+    def _next_targets(self) -> list[int]:
+        self._targets.append(self._targets.pop(0))
+        return list(self._targets)
 
     async def _pump(self, pair: _Pair, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import random
-import re
 import socket
-import ssl
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from importlib.metadata import version
@@ -19,11 +18,11 @@ from pika import exceptions as pika_errors
 from pika.adapters.asyncio_connection import AsyncioConnection
 
 from rmqjobs.amqp import tables
+from rmqjobs.amqp.translating import opening_error, translate
 from rmqjobs.errors import (
     AuthenticationFailed,
     BrokerError,
     BrokerUnavailable,
-    ConsumerTimeout,
     PermissionMissing,
     TlsFailed,
     TopologyConflict,
@@ -33,12 +32,10 @@ from rmqjobs.settings import Broker, Endpoint
 
 tables.correct_pika()
 
-ACCESS_REFUSED, PRECONDITION_FAILED, NOT_ALLOWED = 403, 406, 530
 CONNECT_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 2.0
 PULSE_STEPS = 8
 LIVED = 5.0  # seconds after which a connection was a good one, and the next may be tried at once
-_TIMED_OUT = re.compile(r"acknowledgement .*timed out.*?(\d+) ms")
 # What waiting does not mend; everything else may be a broker that is just starting.
 PERMANENT = (AuthenticationFailed, VhostNotFound, TlsFailed, PermissionMissing, TopologyConflict)
 
@@ -102,14 +99,20 @@ class Connection:
         self.blocked: str | None = None
         self._loop = loop
         self._pulse: asyncio.Task[None] | None = None
+        self._stale_at = math.inf
         raw.add_on_close_callback(self._on_close)
         raw.add_on_connection_blocked_callback(self._on_blocked)
         raw.add_on_connection_unblocked_callback(self._on_unblocked)
 
     @property
+    def version_text(self) -> str:
+        """Version of the broker, as it says."""
+        return str((self.raw.server_properties or {}).get("version", "0.0"))
+
+    @property
     def broker_version(self) -> tuple[int, int]:
         """Major and minor version of the broker."""
-        major, minor = str((self.raw.server_properties or {}).get("version", "0.0")).split(".")[:2]
+        major, minor = self.version_text.split(".")[:2]
         return int(major), int(minor)
 
     async def channel(self) -> Channel:
@@ -147,7 +150,13 @@ class Connection:
 
         RabbitMQ gives the deliveries of a silent connection away after two to three heartbeats; by one we have given up.
         """
+        self._stale_at = self._loop.time() + limit.total_seconds()
         self._pulse = self._loop.create_task(self._beat(limit.total_seconds()), name="rmqjobs-pulse")
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether no pulse was felt for longer than the limit: what arrives now waited while this process was frozen."""
+        return self._loop.time() > self._stale_at
 
     async def _beat(self, limit: float) -> None:
         channel = await self.channel()
@@ -166,6 +175,7 @@ class Connection:
                 if silent > PULSE_STEPS:
                     self.cut(f"the broker has answered nothing for {limit:g} s")
                     return
+            self._stale_at = self._loop.time() + limit
 
     def abandon(self) -> None:
         """Closes the socket of a connection whose event loop has ended: nobody is left to close it properly."""
@@ -186,7 +196,7 @@ class Connection:
 class Backoff:
     """Waits between tries to connect: longer and longer, each shortened by chance so that a fleet does not come at once."""
 
-    def __init__(self, first: float = 0.1, cap: float = 5.0) -> None:
+    def __init__(self, first: float = 0.1, cap: float = 2.0) -> None:
         self._first, self._cap = first, cap
         self._next = first
 
@@ -241,25 +251,6 @@ def connection_name(role: str) -> str:
     return f"rmqjobs-{role}@{socket.gethostname()}:{os.getpid()}"
 
 
-def translate(error: BaseException, endpoint: Endpoint | str = "the broker") -> BrokerError:
-    """Our error for one of pika's."""
-    if isinstance(error, BrokerError):
-        return error
-    code = getattr(error, "reply_code", None)
-    text = str(getattr(error, "reply_text", "") or error or type(error).__name__)
-    if code == ACCESS_REFUSED:
-        return PermissionMissing(f"{text}. Grant it with: rabbitmqctl set_permissions -p VHOST USER CONFIGURE WRITE READ")
-    if code == PRECONDITION_FAILED and "inequivalent" in text:
-        return TopologyConflict(
-            f"{text}. RabbitMQ never changes arguments: empty and delete that queue or exchange, or use another prefix"
-        )
-    if code == PRECONDITION_FAILED and (timeout := _TIMED_OUT.search(text)):
-        return ConsumerTimeout(f"{timedelta(milliseconds=int(timeout[1]))}")
-    if code is not None and code not in (200, 320):
-        return BrokerError(f"{endpoint} closed the channel or connection: {code} {text}")
-    return BrokerUnavailable(f"the connection to {endpoint} is lost: {text}")
-
-
 async def _open(broker: Broker, endpoint: Endpoint, name: str, heartbeat: timedelta, plugins: str) -> Connection:
     loop = asyncio.get_running_loop()
     opened: asyncio.Future[Any] = loop.create_future()
@@ -272,12 +263,12 @@ async def _open(broker: Broker, endpoint: Endpoint, name: str, heartbeat: timede
         _parameters(broker, endpoint, name, heartbeat, plugins),
         on_open_callback=lambda connection: settle(lambda: opened.set_result(connection)),
         on_open_error_callback=lambda _connection, error: settle(
-            lambda: opened.set_exception(_opening_error(broker, endpoint, error))
+            lambda: opened.set_exception(opening_error(broker, endpoint, error))
         ),
         custom_ioloop=loop,
     )
     raw.add_on_close_callback(
-        lambda _connection, error: settle(lambda: opened.set_exception(_opening_error(broker, endpoint, error)))
+        lambda _connection, error: settle(lambda: opened.set_exception(opening_error(broker, endpoint, error)))
     )
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT * 2):
@@ -302,37 +293,3 @@ def _parameters(broker: Broker, endpoint: Endpoint, name: str, heartbeat: timede
         client_properties=client,
         ssl_options=SSLOptions(broker.tls.context(), endpoint.host) if broker.tls else None,
     )
-
-
-def _opening_error(broker: Broker, endpoint: Endpoint, error: BaseException) -> BrokerError:
-    """What went wrong, in the words of whoever has to mend it."""
-    causes = _causes(error)
-    for cause in causes:
-        if isinstance(cause, (pika_errors.ProbableAuthenticationError, pika_errors.AuthenticationError)):
-            return AuthenticationFailed(endpoint, broker.user)
-        if isinstance(cause, pika_errors.ProbableAccessDeniedError) or getattr(cause, "reply_code", 0) == NOT_ALLOWED:
-            return VhostNotFound(endpoint, broker.vhost, broker.user)
-        if isinstance(cause, ssl.SSLError):
-            return TlsFailed(endpoint, cause)
-        if isinstance(cause, pika_errors.IncompatibleProtocolError):
-            return TlsFailed(endpoint, "it does not speak plain AMQP; perhaps it expects TLS")
-    telling = next((cause for cause in causes if isinstance(cause, OSError)), causes[-1])
-    return BrokerUnavailable.at(endpoint, str(telling) or type(telling).__name__)
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """The error and everything pika wrapped into it."""
-    found, queue = [], [error]
-    while queue:
-        current = queue.pop(0)
-        if current in found:
-            continue
-        found.append(current)
-        inner = [
-            getattr(current, "exception", None),
-            current.__cause__,
-            *getattr(current, "exceptions", ()),
-            *current.args,
-        ]
-        queue += [item for item in inner if isinstance(item, BaseException)]
-    return found

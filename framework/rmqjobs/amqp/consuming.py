@@ -283,6 +283,9 @@ class ConsumeLink:
         on_delivery = self._on_delivery
 
         def deliver(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
+            if connection.is_stale:  # it belongs to another worker by now
+                connection.cut("this process was held up for longer than the broker waits")
+                return
             lease.taken += 1
             on_delivery(Delivery(lease, method.delivery_tag, body, method.routing_key, method.redelivered, properties))
 

@@ -19,7 +19,7 @@ from pamqp.commands import Basic
 from yarl import URL
 
 from rmqjobs.amqp import tables
-from rmqjobs.amqp.connection import translate
+from rmqjobs.amqp.translating import translate
 from rmqjobs.errors import (
     AuthenticationFailed,
     BrokerError,

@@ -30,7 +30,8 @@ app.command("rmqjobs.cli.publish:publish", name="publish", help="Publish one job
 app.command("rmqjobs.cli.dlq:app", name="dlq", help="Review dead letters: list, show, replay, drop, restore, stats.")
 app.command("rmqjobs.cli.events:events", name="events", help="Read the journal: what happened to jobs.")
 app.command("rmqjobs.cli.plugins:app", name="plugins", help="Installed plugins: list, check.")
-app.command("rmqjobs.cli.topology:app", name="topology", help="Exchanges, queues and bindings: show, apply.")
+app.command("rmqjobs.cli.topology:app", name="topology", help="Exchanges, queues, bindings: show, apply, permissions.")
+app.command("rmqjobs.cli.doctor:doctor", name="doctor", help="Look at the broker, and say what would go wrong.")
 
 
 def main() -> None:

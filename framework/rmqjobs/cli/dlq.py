@@ -20,7 +20,7 @@ from cyclopts import Parameter, validators
 from rmqjobs.amqp.control import desk
 from rmqjobs.cli.errors import FAILED, NOT_FOUND, PARTLY, USAGE, fail
 from rmqjobs.cli.letters import COLUMNS, counts, print_whole, record, row
-from rmqjobs.cli.options import Common, as_duration
+from rmqjobs.cli.options import Common, Flag, Words, as_duration
 from rmqjobs.cli.output import age, print_json, print_table, say
 from rmqjobs.deadletters.review import Outcome, Review
 from rmqjobs.deadletters.selection import Selection
@@ -34,7 +34,6 @@ app = cyclopts.App(name="dlq", help="Review dead letters, straight on their queu
 _PREVIEW = 10
 
 Count = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
-Names = Annotated[list[str] | None, Parameter(negative="")]
 
 
 @Parameter(name="*")
@@ -42,9 +41,9 @@ Names = Annotated[list[str] | None, Parameter(negative="")]
 class Filter:
     """Which dead letters."""
 
-    queue: Names = None
+    queue: Words = None
     """Only this work queue; repeat it for several. All of the installed plugins' when none is named."""
-    type: Names = None
+    type: Words = None
     """Only this job type; repeat it for several."""
     error: str = ""
     """Only errors whose class or message contains this."""
@@ -76,17 +75,17 @@ class Filter:
 class Care:
     """How an action is carried out."""
 
-    all: Annotated[bool, Parameter(negative="")] = False
+    all: Flag = False
     """Act on every dead letter; needed when no filter is given."""
     limit: Count = None
     """Act on so many at most."""
     because: str = ""
     """Why; written to the journal."""
-    dry_run: Annotated[bool, Parameter(negative="")] = False
+    dry_run: Flag = False
     """Say what would be done, and stop."""
     yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative="")] = False
     """Do not ask."""
-    json: Annotated[bool, Parameter(negative="")] = False
+    json: Flag = False
     """Print JSON."""
 
 
@@ -95,8 +94,8 @@ def list_(
     *,
     which: Filter | None = None,
     limit: Count = None,
-    dropped: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    dropped: Flag = False,
+    json: Flag = False,
     common: Common | None = None,
 ) -> None:
     """List dead letters, oldest first.
@@ -152,7 +151,7 @@ def show(job_id: str, /, *, which: Filter | None = None, json: bool = False, com
 
 
 @app.command
-def stats(*, queue: Names = None, json: bool = False, common: Common | None = None) -> None:
+def stats(*, queue: Words = None, json: bool = False, common: Common | None = None) -> None:
     """Count dead letters by queue, reason, type and fingerprint.
 
     Parameters

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.markup import escape
 
-from rmqjobs.cli.options import Common
+from rmqjobs.cli.options import Common, Words
 from rmqjobs.cli.output import console, print_json_line
 from rmqjobs.errors import ConfigurationError
 from rmqjobs.events import Event, EventKind
@@ -24,8 +24,8 @@ def events(
     *,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="")] = False,
     start: Annotated[str | None, Parameter(name="--from")] = None,
-    kind: Annotated[list[str] | None, Parameter(negative="")] = None,
-    type: Annotated[list[str] | None, Parameter(negative="")] = None,  # noqa: A002 - the option's name
+    kind: Words = None,
+    type: Words = None,  # noqa: A002 - the option's name
     job: str | None = None,
     json: bool = False,
     common: Common | None = None,

@@ -19,6 +19,9 @@ from rmqjobs.settings import ENVIRONMENT_PREFIX, Settings, environment_name, par
 
 DEFAULT_FILE = "rmqjobs.toml"
 
+Flag = Annotated[bool, Parameter(negative="")]
+Words = Annotated[list[str] | None, Parameter(negative="")]  # an option that is repeated
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from cyclopts import Parameter, validators
 
 from rmqjobs.cli.errors import NOT_FOUND, fail
-from rmqjobs.cli.options import Common
+from rmqjobs.cli.options import Common, Flag, Words
 from rmqjobs.cli.output import print_json, print_table, say
 from rmqjobs.errors import ConfigurationError, ScheduleError
 from rmqjobs.plugins import load
@@ -18,8 +18,6 @@ from rmqjobs.schedule import YEARS, schedule_of
 from rmqjobs.scheduler.catalogue import Catalogue, Planned, read_file
 from rmqjobs.timetable import Timetable, changes
 
-Plugins = Annotated[list[str] | None, Parameter(negative="")]
-Flag = Annotated[bool, Parameter(negative="")]
 Count = Annotated[int, Parameter(name=["--count", "-n"], validator=validators.Number(gte=1, lte=10_000))]
 _NEAR = timedelta(hours=3)  # clocks change by less
 
@@ -30,7 +28,7 @@ def next_(
     *,
     count: Annotated[int | None, Parameter(name=["--count", "-n"], validator=validators.Number(gte=1, lte=10_000))] = None,
     tz: str | None = None,
-    plugin: Plugins = None,
+    plugin: Words = None,
     json: Flag = False,
     common: Common | None = None,
 ) -> None:
@@ -84,7 +82,7 @@ def preview(
     year: Flag = False,
     days: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=3660))] = 7,
     start: Annotated[str | None, Parameter(name="--from")] = None,
-    plugin: Plugins = None,
+    plugin: Words = None,
     json: Flag = False,
     common: Common | None = None,
 ) -> None:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from rmqjobs.cli import logs
 from rmqjobs.cli.notify import STOPPING, Notifier
-from rmqjobs.cli.options import Common
+from rmqjobs.cli.options import Common, Flag, Words
 from rmqjobs.cli.signals import stop_by_signal
 from rmqjobs.plugins import load
 from rmqjobs.probes import Probes
@@ -24,9 +24,9 @@ log = logging.getLogger("rmqjobs.scheduler")
 
 def scheduler(
     *,
-    plugin: Annotated[list[str] | None, Parameter(negative="")] = None,
+    plugin: Words = None,
     metrics_port: int | None = None,
-    check: Annotated[bool, Parameter(negative="")] = False,
+    check: Flag = False,
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative="")] = False,
     common: Common | None = None,
 ) -> int:

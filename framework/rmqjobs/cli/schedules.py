@@ -7,7 +7,7 @@ import getpass
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import cyclopts
@@ -18,7 +18,7 @@ from pydantic_core import from_json, to_json
 from rmqjobs.amqp.asking import ask
 from rmqjobs.cli import planned
 from rmqjobs.cli.errors import INVALID, NOT_FOUND, fail
-from rmqjobs.cli.options import Common, as_duration
+from rmqjobs.cli.options import Common, Flag, as_duration
 from rmqjobs.cli.output import print_json, print_table, say
 from rmqjobs.errors import ConfigurationError
 from rmqjobs.schedule import schedule_of, short
@@ -30,7 +30,6 @@ app.command(planned.next_, name="next")
 app.command(planned.preview)
 app.command(planned.explain)
 
-Flag = Annotated[bool, Parameter(negative="")]
 _TIMES = ("next", "last", "outcome_at", "waiting_since", "upcoming")
 _SHORTEST, _LONGEST = timedelta(seconds=0.1), timedelta(hours=1)
 _COLUMNS = ("name", "state", "when", "tz", "next", "last", "outcome", "late_seconds", "origin", "words")

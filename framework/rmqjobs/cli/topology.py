@@ -1,28 +1,28 @@
-"""`rmqjobs topology show | apply`."""
+"""`rmqjobs topology show | apply | permissions`."""
 
 from __future__ import annotations
 
 import asyncio
+import shlex
 from dataclasses import asdict
-from typing import Annotated
 
 import cyclopts
-from cyclopts import Parameter
 
 from rmqjobs.amqp.connection import connect, connection_name
 from rmqjobs.amqp.declaring import declare
-from rmqjobs.cli.options import Common
+from rmqjobs.cli.options import Common, Flag, Words
 from rmqjobs.cli.output import print_json, print_table, say
+from rmqjobs.errors import ConfigurationError
+from rmqjobs.permissions import Role, roles
 from rmqjobs.plugins import load
 from rmqjobs.settings import Settings
-from rmqjobs.topology import Topology, build
+from rmqjobs.topology import Topology, build, scheduling
 
 app = cyclopts.App(name="topology", help="Exchanges, queues and bindings.")
-Plugins = Annotated[list[str] | None, Parameter(negative="")]
 
 
 @app.command
-def show(*, plugin: Plugins = None, json: bool = False, common: Common | None = None) -> None:
+def show(*, plugin: Words = None, json: bool = False, common: Common | None = None) -> None:
     """Print what the plugins need in RabbitMQ; asks no broker.
 
     Parameters
@@ -46,7 +46,52 @@ def show(*, plugin: Plugins = None, json: bool = False, common: Common | None = 
 
 
 @app.command
-def apply(*, plugin: Plugins = None, common: Common | None = None) -> None:
+def permissions(
+    role: str | None = None,
+    /,
+    *,
+    user: str | None = None,
+    plugin: Words = None,
+    json: Flag = False,
+    common: Common | None = None,
+) -> None:
+    """Print the least that each role must be allowed, as commands for `rabbitmqctl`; asks no broker.
+
+    All roles but the operator run with the setting `declare = false`: the operator declares, with `rmqjobs topology apply`.
+
+    Parameters
+    ----------
+    role
+        publisher, worker, scheduler or operator; all when none is named.
+    user
+        Name of the RabbitMQ user; `rmqjobs-` and the role when none is given.
+    plugin
+        A plugin whose queues to allow; all installed ones when none is named.
+    json
+        Print JSON.
+    """
+    settings = (common or Common()).settings(plugins=plugin or None)
+    known = {each.name: each for each in roles(load(settings.plugins).handlers.values(), settings.prefix)}
+    if role is not None and role not in known:
+        raise ConfigurationError("ROLE", f"{role!r} is no role", f"Roles are: {', '.join(known)}")
+    wanted = [each for each in known.values() if role in (None, each.name)]
+    if json:
+        print_json([asdict(each) | dict(zip(_VERBS, each.patterns, strict=True)) for each in wanted])
+        return
+    for each in wanted:
+        print(_command(each, user or f"rmqjobs-{each.name}", settings.broker.vhost))  # noqa: T201 - a line to paste, whole
+    say("all but the operator run with declare = false, after the operator's: rmqjobs topology apply")
+
+
+_VERBS = ("configure", "write", "read")
+
+
+def _command(role: Role, user: str, vhost: str) -> str:
+    return shlex.join(["rabbitmqctl", "set_permissions", "-p", vhost, user, *role.patterns])
+
+
+@app.command
+def apply(*, plugin: Words = None, common: Common | None = None) -> None:
     """Declare it; what is there already stays as it is.
 
     Parameters
@@ -72,7 +117,7 @@ async def _apply(settings: Settings, topology: Topology) -> None:
 
 
 def _topology(settings: Settings) -> Topology:
-    return build(load(settings.plugins).handlers.values(), settings.prefix)
+    return build(load(settings.plugins).handlers.values(), settings.prefix) + scheduling(settings.prefix)
 
 
 def _with(kind: str, arguments: object) -> dict[str, object]:

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from rmqjobs.cli import logs
 from rmqjobs.cli.fleet import PARENT_PIPE, Fleet
 from rmqjobs.cli.notify import STOPPING, Notifier
-from rmqjobs.cli.options import Common
+from rmqjobs.cli.options import Common, Words
 from rmqjobs.cli.signals import stop_by_signal, stop_with_parent
 from rmqjobs.plugins import Registry, load
 from rmqjobs.probes import Probes
@@ -26,7 +26,7 @@ log = logging.getLogger("rmqjobs.worker")
 
 def worker(
     *,
-    plugin: Annotated[list[str] | None, Parameter(negative="")] = None,
+    plugin: Words = None,
     processes: int | None = None,
     concurrency: int | None = None,
     threads: int | None = None,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from rmqjobs.amqp.control import Desk, Held
-from rmqjobs.amqp.management import queue_names
+from rmqjobs.amqp.management import Management
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.errors import PublishError
 from rmqjobs.events import Event, EventKind
@@ -70,7 +70,7 @@ class Review:
         candidates = set(known)
         if self._settings.management_url:
             start, end = f"{self._names.prefix}.", ".dead"
-            names = await queue_names(self._settings.management_url, self._settings.broker.vhost)
+            names = await Management(self._settings.management_url).queue_names(self._settings.broker.vhost)
             candidates |= {name[len(start) : -len(end)] for name in names if name.startswith(start) and name.endswith(end)}
         return [queue for queue in sorted(candidates) if await self._desk.depth(self._names.dead_queue(queue)) is not None]
 

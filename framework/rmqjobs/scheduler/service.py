@@ -123,7 +123,8 @@ class Scheduler:
         return None
 
     async def _declare(self, connection: Connection) -> None:
-        await declare(connection, build(prefix=self._settings.prefix) + scheduling(self._settings.prefix))
+        if self._settings.declare:
+            await declare(connection, build(prefix=self._settings.prefix) + scheduling(self._settings.prefix))
 
     async def _until_served(self, holding: Holding, ended: asyncio.Task[bool]) -> None:
         """Serves; when told to stop, a broker that confirms nothing does not hold it up for long."""

@@ -231,9 +231,11 @@ class PrivateNode:
             self.ctl("eval", f"erlang:set_cookie('{other.name}', '{self.cookie}'), net_adm:ping('{other.name}').")
 
     def ctl(self, *arguments: str) -> str:
-        """Runs `rabbitmqctl` against it and returns what that printed."""
+        """Runs `rabbitmqctl` against it and returns what that printed; `RmqJobsError` has what it said when it failed."""
         command = [str(self._server.with_name("rabbitmqctl")), "-q", *arguments]
-        ran = subprocess.run(command, env=self._environ, capture_output=True, text=True, check=True)
+        ran = subprocess.run(command, env=self._environ, capture_output=True, text=True, check=False)
+        if ran.returncode:
+            raise RmqJobsError(f"rabbitmqctl {' '.join(arguments)} failed with {ran.returncode}: {ran.stdout}{ran.stderr}")
         return ran.stdout
 
     def remove(self) -> None:

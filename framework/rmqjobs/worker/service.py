@@ -240,7 +240,8 @@ class Worker:
         return max(int(self._slots[handler.pool] * factor), 1)
 
     async def _declare(self, connection: Connection) -> None:
-        await declare(connection, self._topology)
+        if self._settings.declare:
+            await declare(connection, self._topology)
 
     async def _prepare_to_consume(self, connection: Connection) -> None:
         """Claims before anything runs: a job that kills its worker must not do so between its claim and the claim's end."""

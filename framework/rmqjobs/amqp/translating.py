@@ -1,0 +1,77 @@
+"""Our errors for what pika raises: in the words of whoever has to mend it."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from datetime import timedelta
+
+from pika import exceptions as pika_errors
+
+from rmqjobs.errors import (
+    AuthenticationFailed,
+    BrokerError,
+    BrokerUnavailable,
+    ConsumerTimeout,
+    PermissionMissing,
+    TlsFailed,
+    TopologyConflict,
+    VhostNotFound,
+)
+from rmqjobs.settings import Broker, Endpoint
+
+ACCESS_REFUSED, PRECONDITION_FAILED, NOT_ALLOWED = 403, 406, 530
+_TIMED_OUT = re.compile(r"acknowledgement .*timed out.*?(\d+) ms")
+
+
+def translate(error: BaseException, endpoint: Endpoint | str = "the broker") -> BrokerError:
+    """Our error for one of pika's."""
+    if isinstance(error, BrokerError):
+        return error
+    code = getattr(error, "reply_code", None)
+    text = str(getattr(error, "reply_text", "") or error or type(error).__name__)
+    if code == ACCESS_REFUSED:
+        return PermissionMissing(f"{text}. Grant it with: rabbitmqctl set_permissions -p VHOST USER CONFIGURE WRITE READ")
+    if code == PRECONDITION_FAILED and "inequivalent" in text:
+        return TopologyConflict(
+            f"{text}. RabbitMQ never changes arguments: empty and delete that queue or exchange, or use another prefix"
+        )
+    if code == PRECONDITION_FAILED and (timeout := _TIMED_OUT.search(text)):
+        return ConsumerTimeout(f"{timedelta(milliseconds=int(timeout[1]))}")
+    if code is not None and code not in (200, 320):
+        return BrokerError(f"{endpoint} closed the channel or connection: {code} {text}")
+    return BrokerUnavailable(f"the connection to {endpoint} is lost: {text}")
+
+
+def opening_error(broker: Broker, endpoint: Endpoint, error: BaseException) -> BrokerError:
+    """Why a connection could not be opened."""
+    causes = _causes(error)
+    for cause in causes:
+        if isinstance(cause, (pika_errors.ProbableAuthenticationError, pika_errors.AuthenticationError)):
+            return AuthenticationFailed(endpoint, broker.user)
+        if isinstance(cause, pika_errors.ProbableAccessDeniedError) or getattr(cause, "reply_code", 0) == NOT_ALLOWED:
+            return VhostNotFound(endpoint, broker.vhost, broker.user)
+        if isinstance(cause, ssl.SSLError):
+            return TlsFailed(endpoint, cause)
+        if isinstance(cause, pika_errors.IncompatibleProtocolError):
+            return TlsFailed(endpoint, "it does not speak plain AMQP; perhaps it expects TLS")
+    telling = next((cause for cause in causes if isinstance(cause, OSError)), causes[-1])
+    return BrokerUnavailable.at(endpoint, str(telling) or type(telling).__name__)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and everything pika wrapped into it."""
+    found, queue = [], [error]
+    while queue:
+        current = queue.pop(0)
+        if current in found:
+            continue
+        found.append(current)
+        inner = [
+            getattr(current, "exception", None),
+            current.__cause__,
+            *getattr(current, "exceptions", ()),
+            *current.args,
+        ]
+        queue += [item for item in inner if isinstance(item, BaseException)]
+    return found

@@ -1,0 +1,309 @@
+"""What the doctor makes of the facts. Pure: each check is a function from the patient to findings."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from rmqjobs.doctor.facts import Facts
+from rmqjobs.job import Handler
+from rmqjobs.permissions import roles
+from rmqjobs.settings import Settings
+from rmqjobs.topology import LADDER_LEVELS, Names, Topology, consumer_arguments, milliseconds
+
+CONSUMER_TIMEOUTS = (3, 12)
+STRICT_PRIORITIES, TWO_PRIORITIES = (4, 3), (4, 0)
+OLDEST = (3, 10)
+MOST_SKEW = timedelta(seconds=2)
+# Set by a policy, these make jobs vanish or come back too seldom, whatever the queue's own arguments say.
+HARMFUL = {
+    "expires": "deletes the queue with its jobs when nobody uses it for a while",
+    "message-ttl": "removes jobs that wait for longer",
+    "delivery-limit": "gives jobs up that were returned so often, whatever the retry policy says",
+    "max-length": "refuses or drops jobs beyond a length",
+    "max-length-bytes": "refuses or drops jobs beyond a size",
+}
+
+
+class Severity(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    NOTE = "note"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One result.
+
+    Args:
+        check: A stable name.
+        severity: How bad.
+        summary: One sentence.
+        evidence: What was seen.
+        mend: A command, or what to do.
+    """
+
+    check: str
+    severity: Severity
+    summary: str
+    evidence: str = ""
+    mend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What is looked at: the facts, and what they should be."""
+
+    facts: Facts
+    settings: Settings
+    handlers: tuple[Handler, ...]
+    topology: Topology
+
+    @property
+    def names(self) -> Names:
+        """Every name."""
+        return Names(self.settings.prefix)
+
+    @property
+    def vhost(self) -> str:
+        """As a word of a command."""
+        return shlex.quote(self.settings.broker.vhost)
+
+    def by_queue(self) -> Mapping[str, list[Handler]]:
+        """Handlers by their work queue."""
+        found: dict[str, list[Handler]] = {}
+        for handler in self.handlers:
+            found.setdefault(handler.queue, []).append(handler)
+        return found
+
+
+def examine(patient: Patient) -> list[Finding]:
+    """All findings, in the order of the checks; a check that finds nothing wrong says so, unless it could not look."""
+    findings: list[Finding] = []
+    able = CHECKS if patient.facts.management else [check for check in CHECKS if check not in BY_MANAGEMENT]
+    for check in able:
+        name = check.__name__.replace("_", "-")
+        found = [Finding(name, *rest) for rest in check(patient)]
+        findings += found or [Finding(name, Severity.OK, (check.__doc__ or "").splitlines()[0])]
+    return findings
+
+
+Found = Iterator[tuple[Severity, str, str, str]]
+
+
+def version(patient: Patient) -> Found:
+    """The broker's version is supported."""
+    release, text = patient.facts.release, patient.facts.version
+    if release < OLDEST:
+        yield Severity.ERROR, f"RabbitMQ {text} is too old", "quorum queues lack a message TTL", "upgrade to 3.10 or newer"
+        return
+    gives = [
+        "32 strict priorities" if release >= STRICT_PRIORITIES else "two priorities" if release >= TWO_PRIORITIES else "",
+        "a limit for each consumer" if release >= CONSUMER_TIMEOUTS else "",
+        "returns that count no crash" if release >= STRICT_PRIORITIES else "",
+    ]
+    lacks = "no priorities, no limit for each consumer" if release < CONSUMER_TIMEOUTS else ""
+    yield Severity.NOTE, f"RabbitMQ {text}", ", ".join(filter(None, gives)) or lacks, ""
+
+
+def management(patient: Patient) -> Found:
+    """The management API answers."""
+    if patient.facts.management is None:
+        what = "alarms, policies, bindings, permissions and clocks were not looked at"
+        mend = "set RMQJOBS_MANAGEMENT_URL=http://user:password@host:15672"
+        yield Severity.NOTE, what, patient.facts.management_problem, mend
+
+
+def alarms(patient: Patient) -> Found:
+    """No memory or disk alarm is in effect."""
+    api = patient.facts.management
+    if api is not None and api.alarms:
+        yield Severity.ERROR, "an alarm is in effect: nobody can publish", "", "rabbitmq-diagnostics alarms"
+
+
+def topology(patient: Patient) -> Found:
+    """Exchanges, queues and bindings are there."""
+    facts, apply = (
+        patient.facts,
+        " ".join(["rmqjobs topology apply", *(f"--plugin {name}" for name in patient.settings.plugins)]),
+    )
+    unseen = set(facts.unseen)
+    if unseen:
+        evidence = f"{patient.settings.broker.user!r} may not look at {_some(sorted(unseen))}"
+        yield Severity.NOTE, "not everything could be looked at", evidence, "rmqjobs topology permissions"
+    missing = [queue.name for queue in patient.topology.queues if queue.name not in facts.queues and queue.name not in unseen]
+    missing += facts.missing_exchanges
+    if missing:
+        yield Severity.ERROR, f"{len(missing)} exchanges and queues are missing", _some(missing), apply
+    if facts.management is not None:
+        there = facts.management.bindings
+        wanted = [(each.source, each.destination, each.key) for each in patient.topology.bindings]
+        lost = [f"{source} to {to}" for source, to, key in wanted if (source, to, key) not in there]
+        if lost and not missing:
+            yield Severity.ERROR, f"{len(lost)} bindings are missing: their jobs are unrouted", _some(lost), apply
+        still = [f"{each.source} to {each.destination}" for each in patient.topology.obsolete
+                 if (each.source, each.destination, each.key) in there]  # fmt: skip
+        if still:
+            yield Severity.ERROR, "a handler's former queue is still bound: its jobs run twice", _some(still), apply
+
+
+def consumers(patient: Patient) -> Found:
+    """Every work queue has a consumer."""
+    for queue, handlers in sorted(patient.by_queue().items()):
+        found = patient.facts.queues.get(patient.names.queue(queue))
+        if found is not None and not found.consumers:
+            severity = Severity.ERROR if found.messages else Severity.WARNING
+            evidence = f"{found.messages:,} jobs wait in {patient.names.queue(queue)}"
+            yield severity, f"nobody consumes {queue!r}", evidence, f"rmqjobs worker --plugin {handlers[0].plugin}"
+
+
+def scheduler(patient: Patient) -> Found:
+    """A scheduler is connected, or none was ever needed."""
+    found = patient.facts.queues.get(patient.names.scheduler)
+    if found is not None and found.messages and not found.consumers:
+        evidence = f"{patient.names.scheduler} holds their state and has no consumer"
+        yield Severity.ERROR, "schedules exist and nobody ticks", evidence, "rmqjobs scheduler"
+
+
+def dead_letters(patient: Patient) -> Found:
+    """No dead letter waits for review."""
+    for queue in sorted(patient.by_queue()):
+        found = patient.facts.queues.get(patient.names.dead_queue(queue))
+        if found is not None and found.messages:
+            yield Severity.WARNING, f"{found.messages:,} dead letters of {queue!r} wait for review", "", "rmqjobs dlq list"
+        if found is not None and found.consumers and not found.messages:
+            yield Severity.NOTE, f"somebody holds the dead letters of {queue!r}", f"{found.consumers} consumers", ""
+
+
+def unrouted(patient: Patient) -> Found:
+    """No job waits for a worker that knows its type."""
+    found = patient.facts.queues.get(patient.names.unrouted)
+    if found is not None and found.messages:
+        mend = "start a worker with the plugin that handles them; it claims them"
+        yield Severity.WARNING, f"{found.messages:,} jobs of unknown types wait", f"queue {patient.names.unrouted}", mend
+
+
+def delay_ladder(patient: Patient) -> Found:
+    """Nobody consumes from the delay ladder."""
+    for level in range(LADDER_LEVELS):
+        name = patient.names.delay(level)
+        found = patient.facts.queues.get(name)
+        if found is not None and found.consumers:
+            mend = "end whoever consumes there; jobs that wait must be left alone"
+            yield Severity.ERROR, "delayed jobs are taken early", f"{name} has {found.consumers} consumers", mend
+
+
+def orphaned_delays(patient: Patient) -> Found:
+    """Every delayed job has a queue to come to."""
+    api = patient.facts.management
+    if api is None:
+        return
+    start = f"{patient.names.prefix}.delay."
+    own = {patient.names.delay(level) for level in range(LADDER_LEVELS)}
+    strange = [name for name in api.queues if name.startswith(start) and name not in own]
+    if strange:
+        yield Severity.WARNING, "queues look like levels of the delay ladder and are none", _some(strange), ""
+
+
+def dead_lettering(patient: Patient) -> Found:
+    """Dead-lettering by the broker is at least once."""
+    api = patient.facts.management
+    for name, queue in _ours(patient):
+        arguments = queue.get("arguments") or {}
+        if "x-dead-letter-exchange" in arguments and (
+            arguments.get("x-dead-letter-strategy") != "at-least-once" or arguments.get("x-overflow") != "reject-publish"
+        ):
+            mend = "drain and delete that queue; `rmqjobs topology apply` makes it anew"
+            yield Severity.ERROR, "the broker may lose what it dead-letters", f"{name}: at-most-once", mend
+    if api is not None and "stream_queue" in api.disabled_features:
+        mend = "rabbitmqctl enable_feature_flag stream_queue"
+        yield Severity.ERROR, "at-least-once dead-lettering is not enabled", "feature flag stream_queue is off", mend
+
+
+def policies(patient: Patient) -> Found:
+    """No policy takes jobs away."""
+    for name, queue in _ours(patient):
+        effective = queue.get("effective_policy_definition") or {}
+        for key, why in HARMFUL.items():
+            if key in effective:
+                mend = f"rabbitmqctl clear_policy -p {patient.vhost} {shlex.quote(str(queue.get('policy')))}"
+                evidence = f"policy {queue.get('policy')!r} sets {key} = {effective[key]} on {name}"
+                yield Severity.WARNING, f"a policy {why}", evidence, mend
+
+
+def consumer_timeout(patient: Patient) -> Found:
+    """Every handler's max_runtime fits into the broker's patience."""
+    for queue, handlers in sorted(patient.by_queue().items()):
+        longest = max(handlers, key=lambda handler: handler.max_runtime)
+        if patient.facts.release < CONSUMER_TIMEOUTS:
+            limit = patient.settings.consumer_timeout
+            if longest.max_runtime > limit:
+                needed = milliseconds(longest.max_runtime + timedelta(minutes=5))
+                mend = f"consumer_timeout = {needed} in rabbitmq.conf, and {needed / 1000:g}s in the setting consumer_timeout"
+                evidence = f"{longest.job_type} may run {longest.max_runtime}, this RabbitMQ takes jobs back after {limit}"
+                yield Severity.ERROR, f"jobs of {queue!r} can outlast the broker's patience", evidence, mend
+        else:
+            allowed = timedelta(milliseconds=consumer_arguments(handlers)["x-consumer-timeout"])
+            yield Severity.OK, f"consumers of {queue!r} ask for {allowed}", f"max_runtime {longest.max_runtime}", ""
+
+
+def replicas(patient: Patient) -> Found:
+    """Every queue has all its replicas."""
+    for name, queue in _ours(patient):
+        members, online = queue.get("members") or [], queue.get("online") or []
+        away = sorted(set(members) - set(online))
+        if away:
+            lost = len(online) * 2 <= len(members)
+            severity = Severity.ERROR if lost else Severity.WARNING
+            summary = "a queue has no majority: nothing moves in it" if lost else "a queue lacks a replica"
+            yield severity, summary, f"{name}: {_some(away)} not online", "start these nodes"
+
+
+def clock(patient: Patient) -> Found:
+    """This machine's clock agrees with the broker's."""
+    api = patient.facts.management
+    if api is not None and abs(api.clock_difference) > MOST_SKEW:
+        seconds = api.clock_difference.total_seconds()
+        how = f"the broker's clock is {abs(seconds):.0f} s {'ahead' if seconds > 0 else 'behind'}"
+        yield Severity.WARNING, "clocks differ: expiry and schedules are off by as much", how, "synchronise both with NTP"
+
+
+def permissions(patient: Patient) -> Found:
+    """The user may do what some role must."""
+    api, user = patient.facts.management, patient.settings.broker.user
+    if api is None or api.permissions is None:
+        return
+    able = {role.name: role.missing(*api.permissions) for role in roles(patient.handlers, patient.settings.prefix)}
+    if all(able.values()):
+        closest = min(able, key=lambda name: len(able[name]))
+        evidence = f"as {closest} it lacks {_some(able[closest])}"
+        yield Severity.ERROR, f"user {user!r} can take no role", evidence, "rmqjobs topology permissions"
+        return
+    yield Severity.OK, f"user {user!r} can be {', '.join(name for name, lacks in able.items() if not lacks)}", "", ""
+
+
+CHECKS: tuple[Callable[[Patient], Found], ...] = (
+    version, management, alarms, topology, consumers, scheduler, dead_letters, unrouted, delay_ladder, orphaned_delays,
+    dead_lettering, policies, consumer_timeout, replicas, clock, permissions,
+)  # fmt: skip
+BY_MANAGEMENT = (alarms, orphaned_delays, dead_lettering, policies, replicas, clock, permissions)
+
+
+def _ours(patient: Patient) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Our queues as the management API shows them."""
+    api = patient.facts.management
+    ours = {queue.name for queue in patient.topology.queues} | {patient.names.scheduler}
+    return [(name, queue) for name, queue in sorted(api.queues.items()) if name in ours] if api else []
+
+
+def _some(names: Iterable[str], most: int = 3) -> str:
+    found = list(names)
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + more

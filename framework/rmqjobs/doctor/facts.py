@@ -1,0 +1,123 @@
+"""Gathers what the doctor judges: by AMQP what any process of ours sees, the rest by the management API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from rmqjobs.amqp.connection import Connection, connect, connection_name
+from rmqjobs.amqp.management import Management
+from rmqjobs.errors import BrokerError, ConfigurationError, PermissionMissing
+from rmqjobs.settings import Settings
+from rmqjobs.topology import Names, Topology
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFacts:
+    """One queue as AMQP shows it."""
+
+    messages: int
+    consumers: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManagementFacts:
+    """What the management API told.
+
+    Args:
+        alarms: Whether a memory or disk alarm is in effect.
+        queues: By name: arguments, policy, effective_policy_definition, members, online, state.
+        bindings: Source, destination, routing key.
+        permissions: The user's expressions for configure, write, read; None when it may not ask.
+        disabled_features: Names of feature flags that are off.
+        clock_difference: The broker's time less ours.
+    """
+
+    alarms: bool
+    queues: Mapping[str, Mapping[str, Any]]
+    bindings: frozenset[tuple[str, str, str]]
+    permissions: tuple[str, str, str] | None
+    disabled_features: tuple[str, ...]
+    clock_difference: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything gathered.
+
+    Args:
+        version: Of the broker, as it says: `4.3.6`.
+        release: Its major and minor number.
+        queues: By name; those that are not there are left out.
+        missing_exchanges: Exchanges of the topology that are not there.
+        unseen: What this user may not look at.
+        management: None when the API is not configured or not there.
+        management_problem: Why not.
+    """
+
+    version: str
+    release: tuple[int, int]
+    queues: Mapping[str, QueueFacts]
+    missing_exchanges: tuple[str, ...]
+    unseen: tuple[str, ...] = ()
+    management: ManagementFacts | None = None
+    management_problem: str = ""
+    at: datetime = field(default_factory=lambda: datetime.now().astimezone())
+
+
+async def gather(settings: Settings, topology: Topology) -> Facts:
+    """Looks, and changes nothing.
+
+    Raises:
+        BrokerError: The broker is not there, or refuses us.
+    """
+    connection = await connect(settings.broker, name=connection_name("doctor"), heartbeat=settings.heartbeat)
+    try:
+        unseen: list[str] = []
+        names = [*(queue.name for queue in topology.queues), Names(settings.prefix).scheduler]
+        queues = {name: found for name in names if (found := await _queue(connection, name, unseen)) is not None}
+        exchanges = [each.name for each in topology.exchanges]
+        looks = {name: await _look(connection, "exchange_declare", unseen, exchange=name) for name in exchanges}
+        missing = [name for name, found in looks.items() if found is None and name not in unseen]
+        version, release = connection.version_text, connection.broker_version
+    finally:
+        await connection.close()
+    management, problem = await _management(settings)
+    return Facts(version, release, queues, tuple(missing), tuple(unseen), management, problem)
+
+
+async def _queue(connection: Connection, name: str, unseen: list[str]) -> QueueFacts | None:
+    counts = await _look(connection, "queue_declare", unseen, queue=name)
+    return None if counts is None else QueueFacts(counts.message_count, counts.consumer_count)
+
+
+async def _look(connection: Connection, method: str, unseen: list[str], **thing: str) -> Any:
+    """The broker's answer about what is there; None when it is not, or may not be looked at."""
+    channel = await connection.channel()
+    try:
+        found = await channel.call(method, passive=True, **thing)
+    except PermissionMissing:
+        unseen += thing.values()
+        return None
+    except BrokerError:
+        if connection.closed.done():
+            raise
+        return None
+    await channel.close()
+    return found
+
+
+async def _management(settings: Settings) -> tuple[ManagementFacts | None, str]:
+    if settings.management_url is None:
+        return None, "management_url is not set"
+    broker = settings.broker
+    try:
+        api = Management(settings.management_url)
+        alarms, difference = await api.alarms(), await api.clock_difference()
+        queues, bindings = await api.queues(broker.vhost), await api.bindings(broker.vhost)
+        permissions, features = await api.permissions(broker.vhost, broker.user), await api.disabled_features()
+    except (BrokerError, ConfigurationError) as error:
+        return None, str(error)
+    return ManagementFacts(alarms, queues, bindings, permissions, features, difference), ""

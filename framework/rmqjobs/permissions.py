@@ -1,0 +1,84 @@
+"""The least that each role must be allowed in RabbitMQ. Above `topology`: pure values, made from its names.
+
+RabbitMQ asks for *write* on an exchange to publish to it, *read* on a queue to consume from it, and *configure* on what is
+declared. Publishing straight to a queue is publishing to `amq.default`. Declaring also binds and names dead-letter exchanges:
+it needs write and read on nearly everything, so that only the operator should have to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rmqjobs.job import Handler
+from rmqjobs.topology import LADDER_LEVELS, Names, build
+
+_DEFAULT_EXCHANGE = "amq.default"
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What one role may do.
+
+    Args:
+        name: `publisher`, `worker`, `scheduler` or `operator`.
+        configure: Names it declares.
+        write: Names it publishes to, or binds.
+        read: Names it consumes from, or binds.
+        prefix: The operator's, who reviews queues of plugins that are not installed here, too: all under it.
+    """
+
+    name: str
+    configure: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+    prefix: str = ""
+
+    @property
+    def patterns(self) -> tuple[str, str, str]:
+        """Regular expressions for `rabbitmqctl set_permissions`: configure, write, read."""
+        if self.prefix:
+            all_of_it = rf"{_escaped(self.prefix)}\..*"
+            return f"^{all_of_it}$", f"^({all_of_it}|{_escaped(_DEFAULT_EXCHANGE)})$", f"^{all_of_it}$"
+        return pattern(self.configure), pattern(self.write), pattern(self.read)
+
+    def missing(self, configure: str, write: str, read: str) -> list[str]:
+        """What these expressions do not allow of it: `write on rmqjobs.jobs`."""
+        given = (("configure", self.configure, configure), ("write", self.write, write), ("read", self.read, read))
+        return [f"{verb} on {name}" for verb, names, allowed in given for name in names if not re.search(allowed, name)]
+
+
+def roles(handlers: Iterable[Handler], prefix: str = "rmqjobs") -> tuple[Role, ...]:
+    """Every role's least permissions, of these handlers' plugins."""
+    names, handlers = Names(prefix), tuple(handlers)
+    ladder = tuple(names.delay(level) for level in range(LADDER_LEVELS))
+    queues = sorted({handler.queue for handler in handlers})
+    entrances = (names.jobs, *ladder)
+    topology = build(handlers, prefix)
+    declared = {each.name for each in topology.exchanges} | {each.name for each in topology.queues}
+    everything = tuple(sorted(declared | {names.scheduler}))
+    return (
+        Role("publisher", write=entrances),
+        Role(
+            "worker",
+            write=(*entrances, names.dead, names.events, _DEFAULT_EXCHANGE),
+            read=(*map(names.queue, queues), names.unrouted),
+        ),
+        Role(
+            "scheduler",
+            write=(*entrances, names.events, _DEFAULT_EXCHANGE),
+            read=(names.scheduler,),
+        ),
+        Role("operator", configure=everything, write=(*everything, _DEFAULT_EXCHANGE), read=everything, prefix=prefix),
+    )
+
+
+def pattern(names: Iterable[str]) -> str:
+    """One expression for these names and no others; levels of the ladder are one alternative."""
+    found = dict.fromkeys(re.sub(r"(?<=delay\\\.)\d\d$", r"\\d\\d", _escaped(name)) for name in names)
+    return f"^({'|'.join(found)})$" if found else "^$"
+
+
+def _escaped(name: str) -> str:
+    return re.escape(name).replace(r"\-", "-")

@@ -1,0 +1,122 @@
+"""Every finding of the doctor, from facts alone: what is seen, how bad it is, what mends it."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from rmqjobs import Settings
+from rmqjobs.doctor.checks import Finding, Patient, Severity, examine
+from rmqjobs.doctor.facts import Facts, ManagementFacts, QueueFacts
+from rmqjobs.topology import Names, build
+from tests.helpers import Stage
+
+NAMES = Names()
+HANDLERS = tuple(Stage().registry.handlers.values())
+TOPOLOGY = build(HANDLERS)
+WORK = [NAMES.queue(queue) for queue in sorted({handler.queue for handler in HANDLERS})]
+HEALTHY = {queue.name: QueueFacts(0, 1 if queue.name in WORK else 0) for queue in TOPOLOGY.queues}
+API = ManagementFacts(
+    alarms=False,
+    queues={queue.name: {"arguments": dict(queue.arguments)} for queue in TOPOLOGY.queues},
+    bindings=frozenset((each.source, each.destination, each.key) for each in TOPOLOGY.bindings),
+    permissions=(".*", ".*", ".*"),
+    disabled_features=(),
+    clock_difference=timedelta(seconds=0.4),
+)
+FACTS = Facts("4.3.6", (4, 3), HEALTHY, (), management=API)
+
+
+def findings(facts: Facts, **settings: Any) -> list[Finding]:
+    return examine(Patient(facts, Settings(**settings), HANDLERS, TOPOLOGY))
+
+
+def wrong(facts: Facts, **settings: Any) -> list[tuple[str, Severity]]:
+    return [(each.check, each.severity) for each in findings(facts, **settings) if each.severity in ("warning", "error")]
+
+
+def with_queue(name: str, messages: int, consumers: int) -> Facts:
+    return replace(FACTS, queues={**HEALTHY, name: QueueFacts(messages, consumers)})
+
+
+def with_api(**changes: Any) -> Facts:
+    return replace(FACTS, management=replace(API, **changes))
+
+
+def with_details(name: str, **details: Any) -> Facts:
+    return with_api(queues={**API.queues, name: {**API.queues[name], **details}})
+
+
+def without(*names: str) -> Facts:
+    return replace(FACTS, queues={name: found for name, found in HEALTHY.items() if name not in names})
+
+
+def test_a_healthy_broker_gives_no_reason_to_act() -> None:
+    assert wrong(FACTS) == []
+    assert {each.check for each in findings(FACTS)} >= {"alarms", "topology", "consumers", "policies", "clock", "permissions"}
+
+
+def test_what_could_not_be_looked_at_is_not_called_good() -> None:
+    blind = replace(FACTS, management=None, management_problem="management_url is not set")
+    checks = {each.check: each for each in findings(blind)}
+    assert checks["management"].severity is Severity.NOTE
+    assert not {"alarms", "policies", "clock", "permissions", "replicas"} & set(checks)
+
+
+E, W = Severity.ERROR, Severity.WARNING
+CASES: list[tuple[str, Facts, str, Severity, str]] = [
+    ("an old broker", replace(FACTS, version="3.9.1", release=(3, 9)), "version", E, "upgrade"),
+    ("an alarm", with_api(alarms=True), "alarms", E, "rabbitmq-diagnostics alarms"),
+    ("a missing queue", without("rmqjobs.demo"), "topology", E, "topology apply"),
+    ("a missing exchange", replace(FACTS, missing_exchanges=("rmqjobs.due",)), "topology", E, "topology apply"),
+    ("missing bindings", with_api(bindings=frozenset()), "topology", E, "topology apply"),
+    (
+        "a former queue that is still bound",
+        with_api(bindings=API.bindings | {(each.source, each.destination, each.key) for each in TOPOLOGY.obsolete[:1]}),
+        "topology", E, "topology apply",
+    ),
+    ("no consumer", with_queue("rmqjobs.demo", 0, 0), "consumers", W, "rmqjobs worker --plugin demo"),
+    ("no consumer and jobs", with_queue("rmqjobs.demo", 5, 0), "consumers", E, "rmqjobs worker --plugin demo"),
+    ("nobody ticks", with_queue("rmqjobs.scheduler", 1, 0), "scheduler", E, "rmqjobs scheduler"),
+    ("dead letters", with_queue("rmqjobs.demo.dead", 2, 0), "dead-letters", W, "rmqjobs dlq list"),
+    ("unrouted jobs", with_queue("rmqjobs.unrouted", 9, 0), "unrouted", W, "plugin"),
+    ("a consumer on the ladder", with_queue("rmqjobs.delay.03", 1, 1), "delay-ladder", E, "end whoever"),
+    ("a strange level", with_api(queues={**API.queues, "rmqjobs.delay.99": {}}), "orphaned-delays", W, ""),
+    (
+        "at-most-once dead-lettering",
+        with_details("rmqjobs.demo", arguments={"x-dead-letter-exchange": "rmqjobs.dead"}),
+        "dead-lettering", E, "topology apply",
+    ),
+    ("a feature flag", with_api(disabled_features=("stream_queue",)), "dead-lettering", E, "enable_feature_flag stream_queue"),
+    (
+        "a harmful policy",
+        with_details("rmqjobs.demo", policy="short", effective_policy_definition={"message-ttl": 1000}),
+        "policies", W, "clear_policy -p / short",
+    ),
+    ("a replica away", with_details("rmqjobs.demo", members=["a", "b", "c"], online=["a", "b"]), "replicas", W, "start"),
+    ("no majority", with_details("rmqjobs.demo", members=["a", "b", "c"], online=["a"]), "replicas", E, "start"),
+    ("clocks", with_api(clock_difference=timedelta(seconds=-8)), "clock", W, "NTP"),
+    ("no permissions", with_api(permissions=("^$", "^x$", "^$")), "permissions", E, "topology permissions"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("facts", "check", "severity", "mend"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_it_finds(facts: Facts, check: str, severity: Severity, mend: str) -> None:
+    assert wrong(facts) == [(check, severity)]
+    (finding,) = (each for each in findings(facts) if each.severity is severity)
+    assert mend in finding.mend
+    assert finding.summary
+
+
+def test_an_old_brokers_patience_is_held_against_max_runtime() -> None:
+    old = replace(FACTS, version="3.10.8", release=(3, 10))
+    assert wrong(old) == []
+    impatient = [each for each in findings(old, consumer_timeout="10m") if each.severity is E]
+    assert {each.check for each in impatient} == {"consumer-timeout"}
+    assert any("consumer_timeout = 1800000 in rabbitmq.conf" in each.mend for each in impatient)
+
+
+def test_roles_a_user_can_take_are_named() -> None:
+    read = with_api(permissions=("^$", r"^rmqjobs\.(jobs|delay\.\d\d)$", "^$"))
+    assert [each.summary for each in findings(read) if each.check == "permissions"] == ["user 'guest' can be publisher"]
