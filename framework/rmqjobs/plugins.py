@@ -6,6 +6,7 @@ Everything that is wrong with a plugin is found here, before a worker takes its 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -79,13 +80,21 @@ class _Found:
     version: str = ""
 
 
-def load(names: Sequence[str] = ()) -> Registry:
-    """Loads the named plugins, or all installed ones.
+def load(names: Sequence[str] = (), *, allowed: Sequence[str] = ()) -> Registry:
+    """Loads the named plugins, or all installed ones; of allowed distributions only, if any are named. No other is imported.
 
     Raises:
-        PluginError: One is missing or cannot be used.
+        PluginError: One is missing, not allowed or cannot be used.
     """
-    available = _available()
+    available = _available(allowed)
+    for name in names:
+        if name not in available and (uninvited := _available().get(name)):
+            raise PluginError(
+                "is not in the setting allowed_plugins, and was not imported",
+                plugin=name,
+                distribution=_distribution(uninvited[0])[0],
+                hint=f"Allowed are: {', '.join(allowed)}",
+            )
     wanted = names or sorted(available)
     return _registry([_load(_pick(name, available)) for name in dict.fromkeys(wanted)])
 
@@ -95,14 +104,17 @@ def registry_of(*plugins: Plugin) -> Registry:
     return _registry([_Found(plugin.name, plugin) for plugin in plugins])
 
 
-def installed() -> list[tuple[str, str, str]]:
-    """Name, distribution and version of every installed plugin, none of them imported."""
-    return [(point.name, *_distribution(point)) for _, points in sorted(_available().items()) for point in points]
+def installed(allowed: Sequence[str] = ()) -> list[tuple[str, str, str]]:
+    """Name, distribution and version of every installed plugin that is allowed, none of them imported."""
+    return [(point.name, *_distribution(point)) for _, points in sorted(_available(allowed).items()) for point in points]
 
 
-def _available() -> dict[str, list[EntryPoint]]:
+def _available(allowed: Sequence[str] = ()) -> dict[str, list[EntryPoint]]:
+    welcome = {_canonical(name) for name in allowed}
     found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUP):
+        if welcome and _canonical(_distribution(point)[0]) not in welcome:
+            continue
         # The same distribution is listed twice when two paths lead to it.
         if all(_distribution(point) != _distribution(other) for other in found.get(point.name, [])):
             found.setdefault(point.name, []).append(point)
@@ -122,6 +134,11 @@ def _pick(name: str, available: Mapping[str, list[EntryPoint]]) -> EntryPoint:
         distributions = " and ".join(repr(_distribution(point)[0]) for point in points)
         raise PluginError(f"distributions {distributions} both bring a plugin {name!r}", hint="Uninstall one of them")
     return points[0]
+
+
+def _canonical(distribution: str) -> str:
+    """As package indexes compare names."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:

@@ -137,6 +137,9 @@ class Settings(BaseModel):
         True, description="Whether to declare what is needed; false where an operator does, with: rmqjobs topology apply"
     )
     plugins: tuple[str, ...] = Field((), description="Plugins to load; all installed ones when empty")
+    allowed_plugins: tuple[str, ...] = Field(
+        (), description="Distributions whose plugins may be imported; all when empty. With commas in the environment"
+    )
     concurrency: int = Field(100, ge=1, le=10_000, description="Async handlers running at once in a worker")
     threads: int = Field(8, ge=1, le=1_000, description="Thread handlers running at once in a worker")
     processes: int = Field(1, ge=1, le=256, description="Whole workers under one parent, for more than one core")
@@ -255,8 +258,9 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {
         name: environ[environment_name(name)] for name in Settings.model_fields if environment_name(name) in environ
     }
-    if isinstance(values.get("plugins"), str):
-        values["plugins"] = [name.strip() for name in values["plugins"].split(",") if name.strip()]
+    for setting in ("plugins", "allowed_plugins"):
+        if isinstance(values.get(setting), str):
+            values[setting] = [name.strip() for name in values[setting].split(",") if name.strip()]
     return values
 
 

@@ -138,3 +138,20 @@ def test_hooks_are_plain_calls_and_none_cost_nothing() -> None:
     (after,) = registry.after
     after(job=Job("1", "x"), error=None)
     assert seen == [None]
+
+
+def test_only_what_is_allowed_is_imported(install: Install) -> None:
+    trap = "raise SystemExit('imported')"
+    install("shiny", GOOD, dist="Rmqjobs_Shiny")
+    install("evil", trap)
+    allowed = ["rmqjobs-shiny"]  # names are compared as package indexes do
+    assert [each.name for each in plugins.load(allowed=allowed).plugins] == ["shiny"]
+    assert [name for name, _, _ in plugins.installed(allowed)] == ["shiny"]
+    with pytest.raises(PluginError, match=r"'evil' of distribution 'rmqjobs-evil': is not in the setting allowed_plugins"):
+        plugins.load(["shiny", "evil"], allowed=allowed)
+
+
+def test_an_uninvited_distribution_cannot_take_an_allowed_ones_name(install: Install) -> None:
+    install("shiny", GOOD)
+    install("shiny", "raise SystemExit('imported')", dist="rmqjobs-impostor")
+    assert [each.distribution for each in plugins.load(["shiny"], allowed=["rmqjobs-shiny"]).plugins] == ["rmqjobs-shiny"]

@@ -60,8 +60,10 @@ def _add_commands_of_plugins(arguments: list[str]) -> None:
     """Plugins may bring commands; they are looked for only when the first word is none of ours."""
     if not arguments or arguments[0].startswith("-") or arguments[0] in list(app):
         return
-    from rmqjobs.plugins import installed, load  # noqa: PLC0415 - not needed otherwise
+    from rmqjobs.cli.options import Common  # noqa: PLC0415 - not needed otherwise
+    from rmqjobs.plugins import installed, load  # noqa: PLC0415
 
-    if installed():
-        for name, command in (load().commands or {}).items():
+    allowed = Common().settings().allowed_plugins
+    if installed(allowed):
+        for name, command in (load(allowed=allowed).commands or {}).items():
             app.command(command, name=name)

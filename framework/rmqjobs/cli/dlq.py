@@ -314,11 +314,15 @@ def _user() -> str:
 
 
 async def _queues(review: Review, settings: Settings, wanted: list[str] | None) -> list[str]:
-    known = wanted or sorted({handler.queue for handler in load(settings.plugins).handlers.values()})
+    known = wanted or sorted(
+        {handler.queue for handler in load(settings.plugins, allowed=settings.allowed_plugins).handlers.values()}
+    )
     queues = await review.queues(known)
     missing = set(wanted or ()) - set(queues)
     if missing:
-        there = await review.queues(sorted({handler.queue for handler in load(settings.plugins).handlers.values()}))
+        there = await review.queues(
+            sorted({handler.queue for handler in load(settings.plugins, allowed=settings.allowed_plugins).handlers.values()})
+        )
         hint = f"There are: {', '.join(there) or 'none'}. {_where_to_look()}"
         raise ConfigurationError("--queue", f"{', '.join(sorted(missing))} has no dead-letter queue", hint)
     if wanted:

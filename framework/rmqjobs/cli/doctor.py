@@ -32,7 +32,7 @@ def doctor(*, plugin: Words = None, all_: Flag = False, json: Flag = False, comm
         Print JSON.
     """
     settings = (common or Common()).settings(plugins=plugin or None)
-    handlers = tuple(load(settings.plugins).handlers.values())
+    handlers = tuple(load(settings.plugins, allowed=settings.allowed_plugins).handlers.values())
     topology = build(handlers, settings.prefix)
     facts = asyncio.run(gather(settings, topology))
     findings = examine(Patient(facts, settings, handlers, topology))

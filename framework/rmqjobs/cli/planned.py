@@ -180,7 +180,7 @@ def _remarks(planned: Planned, begin: datetime, end: datetime) -> Iterator[dict[
 def _catalogue(common: Common | None, plugin: list[str] | None) -> Catalogue:
     common = common or Common()
     settings = common.settings(plugins=plugin or None)
-    return Catalogue(load(settings.plugins), read_file(common.file))
+    return Catalogue(load(settings.plugins, allowed=settings.allowed_plugins), read_file(common.file))
 
 
 def _of(catalogue: Catalogue, name: str | None) -> list[Planned]:

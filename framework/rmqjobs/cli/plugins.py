@@ -6,6 +6,7 @@ import cyclopts
 
 from rmqjobs import plugins
 from rmqjobs.cli.errors import USAGE
+from rmqjobs.cli.options import Common
 from rmqjobs.cli.output import print_json, print_table, say
 from rmqjobs.errors import PluginError
 
@@ -43,16 +44,17 @@ def check(names: list[str] | None = None, /, *, json: bool = False) -> int:
     json
         Print JSON.
     """
+    allowed = Common().settings().allowed_plugins
     problems, rows = [], []
-    wanted = names or sorted({name for name, _, _ in plugins.installed()})
+    wanted = names or sorted({name for name, _, _ in plugins.installed(allowed)})
     for name in wanted:
         try:
-            rows += _rows(plugins.load([name]))
+            rows += _rows(plugins.load([name], allowed=allowed))
         except PluginError as error:
             problems.append(f"{error.code} {error}")
     if not problems and len(wanted) > 1:
         try:
-            plugins.load(wanted)  # what only shows when they meet: one job type, two handlers
+            plugins.load(wanted, allowed=allowed)  # what only shows when they meet: one job type, two handlers
         except PluginError as error:
             problems.append(f"{error.code} {error}")
     if json:

@@ -61,7 +61,7 @@ def publish(
     if not is_job_type(job_type):
         raise InvalidJob(f"{job_type!r} is no job type: lower-case words joined with dots, such as video.transcode")
     if validate:
-        _validate(job_type, body)
+        _validate(job_type, body, settings)
     options = {
         "delay": _duration("--delay", delay),
         "run_at": _instant(at),
@@ -87,11 +87,11 @@ def _read(data: str) -> bytes:
     return data.encode()
 
 
-def _validate(job_type: str, body: bytes) -> None:
-    if not installed():
+def _validate(job_type: str, body: bytes, settings: Settings) -> None:
+    if not installed(settings.allowed_plugins):
         return
     try:
-        handler = load().handlers.get(job_type)
+        handler = load(allowed=settings.allowed_plugins).handlers.get(job_type)
     except PluginError as error:
         say(f"published unchecked: {error}")
         return

@@ -48,7 +48,7 @@ def scheduler(
     common = common or Common()
     settings = common.settings(plugins=plugin or None, metrics_port=metrics_port)
     logs.configure(settings.log_format, level=logging.DEBUG if verbose else logging.INFO)
-    registry = load(settings.plugins)
+    registry = load(settings.plugins, allowed=settings.allowed_plugins)
 
     def catalogue() -> Catalogue:
         return Catalogue(registry, read_file(common.file))

@@ -71,7 +71,10 @@ def permissions(
         Print JSON.
     """
     settings = (common or Common()).settings(plugins=plugin or None)
-    known = {each.name: each for each in roles(load(settings.plugins).handlers.values(), settings.prefix)}
+    known = {
+        each.name: each
+        for each in roles(load(settings.plugins, allowed=settings.allowed_plugins).handlers.values(), settings.prefix)
+    }
     if role is not None and role not in known:
         raise ConfigurationError("ROLE", f"{role!r} is no role", f"Roles are: {', '.join(known)}")
     wanted = [each for each in known.values() if role in (None, each.name)]
@@ -117,7 +120,9 @@ async def _apply(settings: Settings, topology: Topology) -> None:
 
 
 def _topology(settings: Settings) -> Topology:
-    return build(load(settings.plugins).handlers.values(), settings.prefix) + scheduling(settings.prefix)
+    return build(load(settings.plugins, allowed=settings.allowed_plugins).handlers.values(), settings.prefix) + scheduling(
+        settings.prefix
+    )
 
 
 def _with(kind: str, arguments: object) -> dict[str, object]:

@@ -76,7 +76,7 @@ def worker(
     alone = settings.processes == 1
     if not check and (not alone or os.getpid() == FIRST_PROCESS):
         return asyncio.run(Fleet(settings, ["--verbose"] if verbose else [], init=alone).run())
-    registry = load(settings.plugins)
+    registry = load(settings.plugins, allowed=settings.allowed_plugins)
     _introduce(registry, settings)
     return 0 if check else asyncio.run(_serve(registry, settings))
 
