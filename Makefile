@@ -31,6 +31,9 @@ faults: broker ## Kill, cut and fill up everything, beside Celery, Dramatiq, tas
 	@[ ! -x .tools/rabbitmq-4/rabbitmq-server ] || export RMQJOBS_RABBITMQ=$(CURDIR)/.tools/rabbitmq-4; \
 	$(run) tests.faults.matrix --write
 
+soak: broker ## A million jobs, 100,000 dead letters, a blocked broker, a full queue: memory and CPU of each process
+	@$(run) tests.faults.soak
+
 bench: broker ## Ratios of worker and publisher against a bare loop of the client library
 	@.venv/bin/python benchmarks/main_path.py
 

@@ -16,7 +16,7 @@ from rmqjobs import Payload
 PLUGIN = '''
 import os, subprocess, time, asyncio
 from datetime import timedelta
-from rmqjobs import Job, Payload, Plugin, RetryPolicy, hookimpl
+from rmqjobs import Job, Payload, Plugin, Reject, RetryPolicy, hookimpl
 
 class Mark(Payload, type="accept.mark"):
     n: int
@@ -26,6 +26,12 @@ class Heavy(Payload, type="accept.heavy"):
     n: int
     seconds: float = 0
     leaves: str = ""
+
+class Void(Payload, type="accept.void"):
+    n: int
+
+class Refused(Payload, type="accept.refused"):
+    n: int
 
 class Tick(Payload, type="accept.tick"):
     """Writes which tick it is."""
@@ -64,6 +70,13 @@ def heavy(payload: Heavy, job: Job) -> None:
         subprocess.Popen(["sh", "-c", f"({payload.leaves}) & exit"], start_new_session=True).wait()
     write(f"{payload.n} {job.attempt}")
 
+@plugin.handler
+async def void(payload: Void) -> None: ...
+
+@plugin.handler
+async def refuse(payload: Refused) -> None:
+    raise Reject("on purpose")
+
 @plugin.handler(queue="accept.ticks")
 async def tick(payload: Tick, job: Job) -> None:
     write(f"tick {job.id}")
@@ -86,6 +99,14 @@ class Heavy(Payload, type="accept.heavy"):
 
 
 class Fatal(Payload, type="accept.fatal"): ...
+
+
+class Void(Payload, type="accept.void"):
+    n: int
+
+
+class Refused(Payload, type="accept.refused"):
+    n: int
 
 
 @dataclass

@@ -68,7 +68,9 @@ def test_topology_and_plugins(here: Stand) -> None:
     assert "declared" in here.cli("topology", "apply", "--plugin", "accept").stderr
     assert "rmqjobs-accept" in here.cli("plugins", "list").stdout
     checked = json.loads(here.cli("plugins", "check", "accept", "--json").stdout)
-    assert [row["type"] for row in checked["handlers"]] == ["accept.mark", "accept.heavy", "accept.tick", "accept.fatal"]
+    assert [row["type"] for row in checked["handlers"]] == [
+        f"accept.{name}" for name in ("mark", "heavy", "void", "refused", "tick", "fatal")
+    ]
     assert here.cli("hello", "--name", "ada").stdout == "hello ada\n"
     assert "worker ready" not in here.cli("worker", "--plugin", "accept", "--check").stderr
 

@@ -89,8 +89,12 @@ class Desk:
         return None if counts is None else counts[0]
 
     @asynccontextmanager
-    async def hold(self, queue: str) -> AsyncIterator[AsyncIterator[Held]]:
+    async def hold(self, queue: str, *, most: int = MOST_HELD) -> AsyncIterator[AsyncIterator[Held]]:
         """Every message that is in the queue now, in order; those not removed go back in their order.
+
+        Args:
+            queue: Its full name.
+            most: So many are held at once; whoever needs few saves memory by saying so.
 
         Raises:
             ReviewInProgress: Another review does not end.
@@ -98,7 +102,7 @@ class Desk:
         await self._await_turn(queue)
         channel = await self._connection.channel(publisher_confirms=False)
         try:
-            yield self._all_of(channel, queue)
+            yield self._all_of(channel, queue, min(most, MOST_HELD))
         finally:
             await channel.close()
 
@@ -157,19 +161,19 @@ class Desk:
             await asyncio.sleep(0.5)
         raise ReviewInProgress(f"another review holds {queue!r} for over {_TURN:g} s. End it, then try again")
 
-    async def _all_of(self, channel: AbstractChannel, queue: str) -> AsyncIterator[Held]:
+    async def _all_of(self, channel: AbstractChannel, queue: str, most: int) -> AsyncIterator[Held]:
         count, _ = await self._counts(queue) or (0, 0)
         if not count:
             return
         # Without a prefetch a quorum queue stops at 2,000; the largest there is is that of a 16-bit number.
-        await channel.set_qos(prefetch_count=MOST_HELD)
+        await channel.set_qos(prefetch_count=most)
         arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
         source = await channel.get_queue(queue, ensure=False)
         await source.consume(arrived.put)
         kept = 0
         for _ in range(count):
-            if kept == MOST_HELD:
-                log.warning("looked at the first part only", extra={"queue": queue, "seen": MOST_HELD, "waiting": count})
+            if kept == most:
+                log.warning("looked at the first part only", extra={"queue": queue, "seen": most, "waiting": count})
                 return
             try:
                 async with asyncio.timeout(_TURN):

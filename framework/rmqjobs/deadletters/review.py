@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from rmqjobs.amqp.control import Desk, Held
+from rmqjobs.amqp.control import MOST_HELD, Desk, Held
 from rmqjobs.amqp.management import Management
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.errors import PublishError
@@ -45,11 +45,20 @@ class Stats:
     """Numbers of one dead-letter queue."""
 
     queue: str
-    depth: int
-    oldest: datetime | None
-    by_reason: Counter[str]
-    by_type: Counter[str]
-    by_fingerprint: Counter[str]
+    depth: int = 0
+    oldest: datetime | None = None
+    by_reason: Counter[str] = field(default_factory=Counter)
+    by_type: Counter[str] = field(default_factory=Counter)
+    by_fingerprint: Counter[str] = field(default_factory=Counter)
+
+    def count(self, letter: DeadLetter) -> None:
+        """One more."""
+        self.depth += 1
+        if letter.failed_at is not None and (self.oldest is None or letter.failed_at < self.oldest):
+            self.oldest = letter.failed_at
+        self.by_reason[letter.reason] += 1
+        self.by_type[letter.type] += 1
+        self.by_fingerprint[letter.fingerprint] += 1
 
 
 class Review:
@@ -78,27 +87,22 @@ class Review:
         """Jobs that wait for a worker that knows their type."""
         return await self._desk.depth(self._names.unrouted) or 0
 
-    async def letters(self, queue: str, selection: Selection) -> AsyncIterator[DeadLetter]:
-        """The dead letters of a work queue, oldest first."""
-        async for _, letter in self._matching(self._names.dead_queue(queue), queue, selection):
+    async def letters(self, queue: str, selection: Selection, *, limit: int = MOST_HELD) -> AsyncIterator[DeadLetter]:
+        """The dead letters of a work queue, oldest first, `limit` at the most."""
+        async for _, letter in self._matching(self._names.dead_queue(queue), queue, selection, limit):
             yield letter
 
-    async def dropped(self, selection: Selection) -> AsyncIterator[DeadLetter]:
+    async def dropped(self, selection: Selection, *, limit: int = MOST_HELD) -> AsyncIterator[DeadLetter]:
         """The dropped ones, that can be restored."""
-        async for _, letter in self._matching(self._names.dropped, "", selection):
+        async for _, letter in self._matching(self._names.dropped, "", selection, limit):
             yield letter
 
     async def stats(self, queue: str) -> Stats:
         """Counts the dead letters of a work queue."""
-        letters = [letter async for letter in self.letters(queue, Selection())]
-        return Stats(
-            queue=queue,
-            depth=len(letters),
-            oldest=min((letter.failed_at for letter in letters if letter.failed_at), default=None),
-            by_reason=Counter(letter.reason for letter in letters),
-            by_type=Counter(letter.type for letter in letters),
-            by_fingerprint=Counter(letter.fingerprint for letter in letters),
-        )
+        stats = Stats(queue)
+        async for letter in self.letters(queue, Selection()):
+            stats.count(letter)
+        return stats
 
     async def replay(
         self, queue: str, selection: Selection, *, limit: int, because: str = "", rate: float | None = None
@@ -128,13 +132,19 @@ class Review:
 
         return await self._act(self._names.dropped, "", selection, message, EventKind.RESTORED, limit, because)
 
-    async def _matching(self, source: str, queue: str, selection: Selection) -> AsyncIterator[tuple[Held, DeadLetter]]:
-        now = datetime.now(UTC)
-        async with self._desk.hold(source) as messages:
+    async def _matching(
+        self, source: str, queue: str, selection: Selection, limit: int
+    ) -> AsyncIterator[tuple[Held, DeadLetter]]:
+        """Up to `limit` of them, held; without a filter no more than these are taken."""
+        now, found = datetime.now(UTC), 0
+        async with self._desk.hold(source, most=limit if selection.is_empty else MOST_HELD) as messages:
             async for held in messages:
                 letter = wire.read(held, queue)
                 if selection.matches(letter, now):
                     yield held, letter
+                    found += 1
+                    if found == limit:
+                        return
 
     async def _act(
         self,
@@ -148,11 +158,9 @@ class Review:
         rate: float | None = None,
     ) -> Outcome:
         outcome = Outcome()
-        matching = self._matching(source, queue, selection)
+        matching = self._matching(source, queue, selection, limit)
         try:
             async for held, letter in matching:
-                if len(outcome.done) + len(outcome.failed) >= limit:
-                    break
                 try:
                     await self._desk.publish(message(held, letter))
                 except PublishError as error:

@@ -1,0 +1,47 @@
+"""A broker that takes no messages: readiness says so, and all is as before when the alarm is over. On a node of its own."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from rmqjobs import Settings
+from rmqjobs.testing.broker import NoBroker, PrivateNode
+from tests.helpers import Act, Note, Stage, publishing, until, working
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[PrivateNode]:
+    try:
+        node = PrivateNode()
+    except NoBroker:
+        pytest.skip("needs a local rabbitmq-server")
+    node.start()
+    yield node
+    node.remove()
+
+
+ALARMS = [
+    (("set_vm_memory_high_watermark", "0"), ("set_vm_memory_high_watermark", "0.6")),
+    (("set_disk_free_limit", "1000000000000"), ("set_disk_free_limit", "50MB")),
+]
+
+
+@pytest.mark.parametrize(("raised", "over"), ALARMS, ids=["memory", "disk"])
+async def test_a_worker_is_not_ready_while_the_broker_takes_no_messages(
+    node: PrivateNode, raised: tuple[str, ...], over: tuple[str, ...]
+) -> None:
+    settings, stage = Settings(url=node.url, prefix=f"alarm-{secrets.token_hex(3)}"), Stage()
+    async with publishing(settings) as jobs, working(stage, settings) as worker:
+        await jobs.publish(Note(text="before"))
+        await jobs.publish(Act(what="fail twice"))
+        await until(lambda: len(stage.seen) == 4 and worker.is_ready)
+        before = worker._consuming.connection
+        node.ctl(*raised)
+        await until(lambda: not worker.is_ready, timeout=30)
+        assert worker._consuming.actual == worker._consuming.expected, "it still consumes: what runs can end"
+        node.ctl(*over)
+        await until(lambda: worker.is_ready, timeout=30)
+        await jobs.publish(Note(text="after"))
+        await until(lambda: len(stage.seen) == 5)
+        assert worker._consuming.connection is before, "an alarm is no reason to connect again"
