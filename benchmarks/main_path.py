@@ -16,12 +16,13 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
 
-from pika import BasicProperties
+from pika import BasicProperties, URLParameters
+from pika.adapters.asyncio_connection import AsyncioConnection
 from rich.console import Console
 from rich.table import Table
 
 from rmqjobs import AsyncPublisher, Payload, Plugin, Settings
-from rmqjobs.amqp.connection import connect
+from rmqjobs.amqp.connection import Connection
 from rmqjobs.plugins import registry_of
 from rmqjobs.testing.broker import running_broker
 from rmqjobs.worker import Worker
@@ -79,7 +80,7 @@ async def bare_loop_drains(settings: Settings, count: int) -> float:
     queue, seen, done = f"{settings.prefix}.bare", bytearray(count), asyncio.Event()
     async with AsyncPublisher(settings=settings) as jobs:
         await jobs.publish_json("bench.declares", {})
-    connection = await connect(settings.broker, name="bench", heartbeat=settings.heartbeat)
+    connection = await bare_connection(settings)
     channel = await connection.channel()
     await channel.call("queue_declare", queue=queue, durable=True, arguments={"x-queue-type": "quorum"})
     await channel.call("queue_bind", queue=queue, exchange=f"{settings.prefix}.jobs", routing_key=Add.job_type)
@@ -123,7 +124,7 @@ async def bare_loop_publishes(settings: Settings, count: int) -> float:
     """Messages a second by bare pipelined confirms."""
     async with AsyncPublisher(settings=settings) as jobs:
         await jobs.publish_json("bench.declares", {})
-    connection = await connect(settings.broker, name="bench", heartbeat=settings.heartbeat)
+    connection = await bare_connection(settings)
     channel = await connection.channel()
     sent = confirmed = 0
     done = asyncio.Event()
@@ -157,6 +158,13 @@ PAIRS: dict[str, tuple[Measured, Measured]] = {
     "publish_many, confirmed": (publisher_publishes, bare_loop_publishes),
 }
 CPU: dict[str, list[float]] = {"worker": [], "bare loop": []}
+
+
+async def bare_connection(settings: Settings) -> Connection:
+    """The client library's own adapter, without what our connections add."""
+    opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    AsyncioConnection(URLParameters(settings.url), on_open_callback=opened.set_result)
+    return Connection(await opened, settings.broker.endpoints[0], asyncio.get_running_loop())
 
 
 async def _fill(settings: Settings, count: int) -> None:

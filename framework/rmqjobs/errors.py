@@ -9,6 +9,7 @@
     │   ├── VhostNotFound         the virtual host does not exist, or is closed to this user
     │   ├── TlsFailed             the TLS handshake did not work out
     │   ├── PermissionMissing     the user may not do this to that queue or exchange
+    │   ├── TopologyMissing       a queue or exchange is not there
     │   ├── ConsumerTimeout       it took a job back that ran longer than its own limit
     │   └── TopologyConflict      a queue or exchange exists with other arguments
     ├── PublishError              a job did not get into RabbitMQ
@@ -139,6 +140,12 @@ class TopologyConflict(BrokerError):
     """A queue or exchange of this name exists with other arguments, which RabbitMQ never changes."""
 
     code = "RJ1306"
+
+
+class TopologyMissing(BrokerError):
+    """A queue or exchange is not there: nobody has declared it, or somebody deleted it."""
+
+    code = "RJ1308"
 
 
 class ConsumerTimeout(BrokerError):

@@ -29,11 +29,14 @@ class Journal:
         names: Where to.
         source: Who writes: a worker's name, or an operator.
         interval: How often.
+        timeout: Deadline of one try to write.
     """
 
-    def __init__(self, link: PublishLink, names: Names, *, source: str, interval: timedelta) -> None:
+    def __init__(
+        self, link: PublishLink, names: Names, *, source: str, interval: timedelta, timeout: timedelta = timedelta(seconds=5)
+    ) -> None:
         self._link, self._names, self._interval = link, names, interval
-        self.source = source
+        self.source, self._timeout = source, timeout
         self._records: deque[Event] = deque()
         self._progress: dict[str, Event] = {}
         self._left_out = 0
@@ -65,7 +68,7 @@ class Journal:
             if self._left_out:
                 batch.append(self._lost())
             try:
-                await self._link.publish(wire.encode(self._names, batch, source=self.source), timedelta(seconds=5))
+                await self._link.publish(wire.encode(self._names, batch, source=self.source), self._timeout)
             except (BrokerGone, BrokerBlocked, PublishTimeout, PublishRefused, Unroutable) as error:
                 log.warning("journal not written yet", extra={"records": len(batch), "because": str(error)})
                 self._records.extendleft(reversed(batch))

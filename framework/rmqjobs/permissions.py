@@ -46,7 +46,7 @@ class Role:
     def missing(self, configure: str, write: str, read: str) -> list[str]:
         """What these expressions do not allow of it: `write on rmqjobs.jobs`."""
         given = (("configure", self.configure, configure), ("write", self.write, write), ("read", self.read, read))
-        return [f"{verb} on {name}" for verb, names, allowed in given for name in names if not re.search(allowed, name)]
+        return [f"{verb} on {name}" for verb, names, allowed in given for name in names if not _allows(allowed, name)]
 
 
 def roles(handlers: Iterable[Handler], prefix: str = "rmqjobs") -> tuple[Role, ...]:
@@ -78,6 +78,14 @@ def pattern(names: Iterable[str]) -> str:
     """One expression for these names and no others; levels of the ladder are one alternative."""
     found = dict.fromkeys(re.sub(r"(?<=delay\\\.)\d\d$", r"\\d\\d", _escaped(name)) for name in names)
     return f"^({'|'.join(found)})$" if found else "^$"
+
+
+def _allows(expression: str, name: str) -> bool:
+    """As RabbitMQ reads it: an empty one allows nothing. One that Python cannot read is taken as not allowing."""
+    try:
+        return re.search(expression or "^$", name) is not None
+    except re.error:
+        return False
 
 
 def _escaped(name: str) -> str:

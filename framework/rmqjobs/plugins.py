@@ -93,8 +93,14 @@ def load(names: Sequence[str] = (), *, allowed: Sequence[str] = ()) -> Registry:
                 "is not in the setting allowed_plugins, and was not imported",
                 plugin=name,
                 distribution=_distribution(uninvited[0])[0],
-                hint=f"Allowed are: {', '.join(allowed)}",
+                hint=f"Allowed are: {', '.join(allowed)}. It takes names of distributions",
             )
+    if allowed and not available:
+        there = sorted({_distribution(point)[0] for points in _available().values() for point in points})
+        raise PluginError(
+            f"allowed_plugins names {', '.join(map(repr, allowed))}: no plugin is left",
+            hint=f"It takes names of distributions; installed are {', '.join(there) or 'none with a plugin'}",
+        )
     wanted = names or sorted(available)
     return _registry([_load(_pick(name, available)) for name in dict.fromkeys(wanted)])
 
@@ -154,7 +160,7 @@ def _load(point: EntryPoint) -> _Found:
             f"cannot be imported from {point.value!r}: {type(error).__name__}: {error}",
             plugin=point.name,
             distribution=distribution,
-            hint="Run with --debug for the traceback",
+            hint="Run with --debug for the traceback. To do without it, name the others with --plugin or allowed_plugins",
         ) from error
     if isinstance(plugin, Plugin) and plugin.name != point.name:
         raise PluginError(

@@ -92,9 +92,10 @@ class Broker:
     user: str
     password: str = field(repr=False)
     tls: Tls | None = None
+    source: str = "url"  # the setting it comes from
 
     @classmethod
-    def from_url(cls, url: str) -> Broker:
+    def from_url(cls, url: str, source: str = "url") -> Broker:
         """Reads `amqp[s]://user:password@host[:port][,host2[:port]]/vhost[?cafile=…&certfile=…&keyfile=…&verify=no]`.
 
         Raises:
@@ -103,7 +104,7 @@ class Broker:
         # Not urlsplit: newer Pythons refuse a list of hosts with an IPv6 address in it.
         parts = _URL.fullmatch(url)
         if parts is None:
-            raise ConfigurationError("url", f"{mask_url(url)!r} is no AMQP URL", _URL_HINT)
+            raise ConfigurationError(source, f"{mask_url(url)!r} is no AMQP URL", _URL_HINT)
         secure, hosts = parts["scheme"] == "amqps", parts["hosts"] or "localhost"
         user, _, password = (parts["credentials"] or "").partition(":")
         return cls(
@@ -111,7 +112,8 @@ class Broker:
             vhost=unquote(parts["vhost"] or "") or "/",
             user=unquote(user) or "guest",
             password=unquote(password) if user else "guest",
-            tls=_tls(parts["query"] or "", url) if secure else None,
+            tls=_tls(parts["query"] or "", url, secure=secure),
+            source=source,
         )
 
     def __str__(self) -> str:
@@ -181,9 +183,10 @@ class Settings(BaseModel):
         if self.url_file is None:
             return Broker.from_url(self.url)
         try:
-            return Broker.from_url(Path(self.url_file).read_text().strip())
+            return Broker.from_url(Path(self.url_file).read_text().strip(), f"url_file {self.url_file}")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError("url_file", f"{self.url_file} cannot be read: {error}") from None
+            why = getattr(error, "strerror", None) or error
+            raise ConfigurationError(f"url_file {self.url_file}", f"it cannot be read: {why}", "Put the URL into it") from None
 
     def as_environ(self) -> dict[str, str]:
         """These settings as environment variables, for another process."""
@@ -241,16 +244,19 @@ def environment_name(setting: str) -> str:
 
 
 def mask_url(url: str) -> str:
-    """The URL with its password replaced, for messages and logs."""
-    head, at, tail = url.rpartition("@")
-    scheme, separator, credentials = head.partition("://")
+    """The URL with its password replaced, for messages and logs; of what is no URL, nothing: it may be the password alone."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "***" if url else ""
+    credentials, at, tail = rest.rpartition("@")
     user, colon, _ = credentials.partition(":")
-    return f"{scheme}{separator}{user}{colon}{'***' if colon else ''}{at}{tail}"
+    return f"{scheme}://{user}{colon}{'***' if colon else ''}{at}{tail}"
 
 
 _URL = re.compile(
     r"(?P<scheme>amqps?)://((?P<credentials>.*)@)?(?P<hosts>[^/?@]*)(/(?P<vhost>[^?]*))?(\?(?P<query>.*))?", re.DOTALL
 )
+_OPTIONS_HINT = "There are cafile, certfile, keyfile and verify, all for amqps://"
 _URL_HINT = "Write it as amqp://user:password@host:5672/vhost, or amqps:// for TLS"
 
 
@@ -273,8 +279,11 @@ def _explain(name: str, source: str, detail: Mapping[str, Any]) -> tuple[str, st
     where = _place(source, name)
     if detail["type"] == "extra_forbidden":
         return where, "there is no such setting", f"Settings are: {', '.join(Settings.model_fields)}"
-    value = mask_url(str(detail["input"])) if name == "url" else repr(detail["input"])
-    return where, f"{value} cannot be used: {detail['msg']}", Settings.model_fields[name].description or ""
+    given, problem = detail["input"], detail["msg"].removeprefix("Value error, ").replace("tuple", "list")
+    value = mask_url(str(given)) if name == "url" else repr(given)
+    if isinstance(given, timedelta):
+        value = f"{given.total_seconds():g}s"
+    return where, f"{value} cannot be used: {problem}", Settings.model_fields[name].description or ""
 
 
 def _endpoint(text: str, default_port: int, url: str) -> Endpoint:
@@ -286,10 +295,14 @@ def _endpoint(text: str, default_port: int, url: str) -> Endpoint:
     return Endpoint(host.strip("[]"), int(port))
 
 
-def _tls(query: str, url: str) -> Tls:
+def _tls(query: str, url: str, *, secure: bool) -> Tls | None:
     options = {name: values[-1] for name, values in parse_qs(query).items()}
     unknown = set(options) - {"cafile", "certfile", "keyfile", "verify"}
     if unknown:
         names: Sequence[str] = sorted(unknown)
-        raise ConfigurationError("url", f"{mask_url(url)!r} has unknown TLS options {', '.join(names)}", _URL_HINT)
+        raise ConfigurationError("url", f"{mask_url(url)!r} has unknown options {', '.join(names)}", _OPTIONS_HINT)
+    if not secure:
+        if options:
+            raise ConfigurationError("url", f"{mask_url(url)!r} has TLS options and is not amqps://", _OPTIONS_HINT)
+        return None
     return Tls(options.get("cafile"), options.get("certfile"), options.get("keyfile"), options.get("verify") != "no")

@@ -1,12 +1,15 @@
 """A broker that takes no messages: readiness says so, and all is as before when the alarm is over. On a node of its own."""
 
 import secrets
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
 from rmqjobs import Settings
 from rmqjobs.testing.broker import NoBroker, PrivateNode
+from rmqjobs.worker import Worker
 from tests.helpers import Act, Note, Stage, publishing, until, working
 
 
@@ -45,3 +48,22 @@ async def test_a_worker_is_not_ready_while_the_broker_takes_no_messages(
         await jobs.publish(Note(text="after"))
         await until(lambda: len(stage.seen) == 5)
         assert worker._consuming.connection is before, "an alarm is no reason to connect again"
+
+
+async def test_a_drain_does_not_wait_for_an_alarm_to_be_over(node: PrivateNode) -> None:
+    short = timedelta(seconds=1)
+    settings = Settings(url=node.url, prefix=f"alarm-{secrets.token_hex(3)}", concurrency=1, publish_timeout=short)
+    stage = Stage()
+    worker = Worker(stage.registry, settings)
+    await worker.start()
+    async with publishing(settings) as jobs:
+        await jobs.publish_many([Act(what="fail"), *(Act(what="wait", n=n) for n in range(3))])
+        await until(lambda: len(stage.seen) >= 2 and worker.is_ready)
+    node.ctl("set_vm_memory_high_watermark", "0")
+    try:
+        await until(lambda: not worker.is_ready)
+        began = time.monotonic()
+        await worker.drain(short)
+        assert time.monotonic() - began < 10
+    finally:
+        node.ctl("set_vm_memory_high_watermark", "0.6")

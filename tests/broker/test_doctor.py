@@ -60,7 +60,7 @@ async def test_what_is_broken_on_purpose_is_found(here: Stand, looked_at: Settin
         found = await until(lambda: seen if "policies" in (seen := seen_by(here, looked_at, code=7)) else None)
     manage(broker, "DELETE", f"policies/%2F/{policy}", None)
     severities = {check: each["severity"] for check, each in found.items() if check != "consumers"}
-    assert severities == {"topology": "error", "unrouted": "warning", "delay-ladder": "error", "policies": "warning"}
+    assert severities == {"topology": "error", "unrouted": "warning", "delay-ladder": "error", "policies": "error"}
     assert policy in found["policies"]["mend"]
     assert f"{prefix}.delay.05" in found["delay-ladder"]["evidence"]
 

@@ -1,6 +1,7 @@
 """Expected consumers against actual ones: whatever takes them away, they come back, and readiness says so meanwhile."""
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rmqjobs import AsyncPublisher, Plugin, Settings
+from rmqjobs import AsyncPublisher, Job, Plugin, Settings
 from rmqjobs.errors import BrokerGone
 from rmqjobs.plugins import registry_of
 from rmqjobs.testing.broker import RunningBroker
@@ -216,7 +217,7 @@ async def test_what_waited_while_this_process_was_frozen_is_not_started(settings
         assert connection is not None
         sending = asyncio.create_task(jobs.publish_many(Note(text="meanwhile", n=n) for n in range(50)))
         await asyncio.sleep(0)
-        connection._stale_at = 0  # as if its last pulse was long ago
+        connection._moved_at = -1000  # as if this process had stood still since
         await sending
         await until(lambda: worker._consuming.connection is not connection and worker.is_ready)
         async with working(other, settings):
@@ -224,3 +225,70 @@ async def test_what_waited_while_this_process_was_frozen_is_not_started(settings
             await asyncio.sleep(0.3)
     ran = sorted(entry[2] for entry in frozen.seen + other.seen)
     assert ran == list(range(50)), "each once"
+
+
+async def test_a_link_that_is_busy_is_no_dead_one(settings: Settings, proxy: Proxy) -> None:
+    """A large job over a slow network takes longer than a heartbeat; RabbitMQ's own heartbeats come all the while."""
+    mine = through(settings, proxy, heartbeat=timedelta(seconds=1), publish_timeout=timedelta(seconds=30))
+    async with AsyncPublisher(settings=mine) as jobs:
+        await jobs.publish(Note(text="first"))
+        connection = jobs._link._connection
+        proxy.slow(0.1)  # for each 64 KB
+        await jobs.publish(Note(text="x" * 3_000_000))
+        proxy.slow(0)
+        assert jobs._link._connection is connection
+
+
+async def test_handlers_that_hold_up_the_loop_a_little_lose_nothing(settings: Settings) -> None:
+    plugin, seen = Plugin("demo"), []
+
+    @plugin.handler
+    async def note(payload: Note) -> None:
+        time.sleep(0.6)  # noqa: ASYNC251 - of a heartbeat of one second
+        seen.append(payload.n)
+
+    mine = settings.model_copy(update={"heartbeat": timedelta(seconds=1), "concurrency": 1})
+    worker = Worker(registry_of(plugin), mine)
+    await worker.start()
+    before = worker._consuming.connection
+    async with publishing(settings) as jobs:
+        await jobs.publish_many(Note(text="slow", n=n) for n in range(8))
+        await until(lambda: len(seen) == 8)
+    assert worker._consuming.connection is before
+    await worker.drain(timedelta(seconds=1))
+    assert sorted(seen) == list(range(8))
+
+
+async def test_a_handler_cannot_change_what_its_job_is_known_by(settings: Settings, proxy: Proxy) -> None:
+    plugin, runs, replies = Plugin("demo"), [], []
+
+    @plugin.handler
+    async def note(_payload: Note, job: Job) -> str:
+        runs.append(job.id)
+        with contextlib.suppress(TypeError):
+            job.headers["mine"] = 1  # type: ignore[index]
+        await asyncio.sleep(1)
+        return "done"
+
+    worker = Worker(registry_of(plugin), through(settings, proxy))
+    await worker.start()
+    async with publishing(settings) as jobs, raw_channel(settings) as channel:
+        answers = await channel.declare_queue(exclusive=True)
+        await jobs.publish(Note(text="a"), headers={"trace": "x"}, reply_to=answers.name)
+        await until(lambda: runs)
+        proxy.cut()
+        await until(lambda: not worker.is_ready)
+        await until(lambda: worker.is_ready)
+        await until(lambda: not worker.running)
+        while (answer := await answers.get(no_ack=True, fail=False)) is not None:
+            replies.append(answer.body)
+    await worker.drain(timedelta(seconds=1))
+    assert (len(runs), replies) == (1, [b'"done"'])
+
+
+async def test_publishers_that_are_closed_while_they_connect_leave_nothing_open(settings: Settings, proxy: Proxy) -> None:
+    for _ in range(10):
+        jobs = AsyncPublisher(settings=through(settings, proxy))
+        async with jobs:
+            await asyncio.sleep(0.002)
+    await until(lambda: not proxy.connections)

@@ -42,6 +42,30 @@ PERMANENT = (AuthenticationFailed, VhostNotFound, TlsFailed, PermissionMissing, 
 Prepare = Callable[["Connection"], Awaitable[None]]
 
 
+class _Buffering(AsyncioConnection):  # type: ignore[misc]
+    """Writes what one turn of the event loop has to send at once: pika gives its transport three pieces a message."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._unsent: list[bytes] = []
+        super().__init__(*arguments, **options)
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._unsent.append(data)
+
+    def _adapter_disconnect_stream(self) -> None:
+        self._write()
+        super()._adapter_disconnect_stream()
+
+    def _write(self) -> None:
+        if self._unsent:
+            data = b"".join(self._unsent)
+            self._unsent.clear()
+            if self._transport is not None:
+                self._transport.write(data)
+
+
 class Channel:
     """A pika channel with awaitable calls; `closed` is resolved with the reason when it is gone.
 
@@ -99,7 +123,7 @@ class Connection:
         self.blocked: str | None = None
         self._loop = loop
         self._pulse: asyncio.Task[None] | None = None
-        self._stale_at = math.inf
+        self._limit = self._moved_at = math.inf
         raw.add_on_close_callback(self._on_close)
         raw.add_on_connection_blocked_callback(self._on_blocked)
         raw.add_on_connection_unblocked_callback(self._on_unblocked)
@@ -146,36 +170,28 @@ class Connection:
             self.raw._terminate_stream(pika_errors.StreamLostError(reason))  # noqa: SLF001 - as above
 
     def keep_pulse(self, limit: timedelta) -> None:
-        """Cuts the connection when the broker answers nothing for about the limit, in either direction of the network.
+        """Cuts the connection when nothing arrives for the limit, the heartbeat: the broker sends something twice in it.
 
-        RabbitMQ gives the deliveries of a silent connection away after two to three heartbeats; by one we have given up.
+        RabbitMQ gives the deliveries of a silent connection away after two to three heartbeats; by then we have given up.
         """
-        self._stale_at = self._loop.time() + limit.total_seconds()
-        self._pulse = self._loop.create_task(self._beat(limit.total_seconds()), name="rmqjobs-pulse")
+        self._limit, self._moved_at = limit.total_seconds(), self._loop.time()
+        self._pulse = self._loop.create_task(self._feel_pulse(), name="rmqjobs-pulse")
 
     @property
     def is_stale(self) -> bool:
-        """Whether no pulse was felt for longer than the limit: what arrives now waited while this process was frozen."""
-        return self._loop.time() > self._stale_at
+        """Whether this process stood still for longer than the limit: what arrives now, another worker has by now."""
+        return self._loop.time() > self._moved_at + self._limit
 
-    async def _beat(self, limit: float) -> None:
-        channel = await self.channel()
-        while not channel.closed.done():
-            await asyncio.sleep(limit / 4)
-            answer: asyncio.Future[None] = self._loop.create_future()
-            if not channel.is_open:
-                return
-            channel.raw.basic_qos(prefetch_count=1, callback=lambda _frame, to=answer: resolve(to, None))  # needs no permission
-            silent = 0
-            while not answer.done() and not channel.closed.done():
-                # In small steps: what an event loop that was held up has not read is not the broker's silence.
-                step = limit * 3 / 4 / PULSE_STEPS
-                await asyncio.wait((answer, channel.closed), timeout=step, return_when=asyncio.FIRST_COMPLETED)
-                silent = 0 if self.blocked else silent + 1
-                if silent > PULSE_STEPS:
-                    self.cut(f"the broker has answered nothing for {limit:g} s")
-                    return
-            self._stale_at = self._loop.time() + limit
+    async def _feel_pulse(self) -> None:
+        received, silent = self.raw.bytes_received, 0
+        while not self.closed.done():
+            # In small steps: what an event loop that was held up has not read is not the broker's silence.
+            await asyncio.sleep(self._limit / PULSE_STEPS)
+            self._moved_at = self._loop.time()
+            silent = silent + 1 if self.raw.bytes_received == received else 0
+            received = self.raw.bytes_received
+            if silent > PULSE_STEPS:
+                self.cut(f"nothing has come from the broker for {self._limit:g} s")
 
     def abandon(self) -> None:
         """Closes the socket of a connection whose event loop has ended: nobody is left to close it properly."""
@@ -259,7 +275,7 @@ async def _open(broker: Broker, endpoint: Endpoint, name: str, heartbeat: timede
         if not opened.done():
             outcome()
 
-    raw = AsyncioConnection(
+    raw = _Buffering(
         _parameters(broker, endpoint, name, heartbeat, plugins),
         on_open_callback=lambda connection: settle(lambda: opened.set_result(connection)),
         on_open_error_callback=lambda _connection, error: settle(
@@ -272,10 +288,19 @@ async def _open(broker: Broker, endpoint: Endpoint, name: str, heartbeat: timede
     )
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT * 2):
-            raw = await opened
+            return Connection(await opened, endpoint, loop)
     except TimeoutError:
+        _give_up(raw)
         raise BrokerUnavailable(f"{endpoint} took the connection and then said nothing for {CONNECT_TIMEOUT * 2:g} s") from None
-    return Connection(raw, endpoint, loop)
+    except asyncio.CancelledError:
+        _give_up(raw)
+        raise
+
+
+def _give_up(raw: AsyncioConnection) -> None:
+    """Whoever wanted this connection is gone."""
+    if not (raw.is_closing or raw.is_closed):
+        raw.close()
 
 
 def _parameters(broker: Broker, endpoint: Endpoint, name: str, heartbeat: timedelta, plugins: str) -> ConnectionParameters:

@@ -173,7 +173,9 @@ class Desk:
         kept = 0
         for _ in range(count):
             if kept == most:
-                log.warning("looked at the first part only", extra={"queue": queue, "seen": most, "waiting": count})
+                log.warning(
+                    "looked at the first %s of %s messages in %s only: act on these, then look again", most, count, queue
+                )
                 return
             try:
                 async with asyncio.timeout(_TURN):
@@ -221,6 +223,8 @@ async def read_stream(settings: Settings, stream: str, *, start: str, stop_at_en
                 latest = min(latest, clock() + _IDLE)
     except aiormq_errors.ChannelNotFoundEntity:
         raise BrokerError(f"there is no stream {stream!r} yet. Create it with: rmqjobs topology apply") from None
+    except aiormq_errors.AMQPError as error:
+        raise translate(error) from error
     finally:
         await connection.close()
 
@@ -315,7 +319,7 @@ def _tls_context(broker: Broker) -> ssl.SSLContext | None:
 def _opening_error(broker: Broker, endpoint: Endpoint, error: BaseException) -> BrokerError:
     text = str(error) or type(error).__name__
     if isinstance(error, aiormq_errors.ProbableAuthenticationError) or "ACCESS_REFUSED" in text:
-        return AuthenticationFailed(endpoint, broker.user)
+        return AuthenticationFailed(endpoint, broker.user, broker.source)
     if "vhost" in text or "Connection.OpenOk" in text:  # the only thing a broker refuses at this point
         return VhostNotFound(endpoint, broker.vhost, broker.user)
     if isinstance(error, ssl.SSLError) or "SSL" in text:

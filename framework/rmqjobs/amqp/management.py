@@ -40,7 +40,8 @@ class Management:
             raise ConfigurationError("management_url", f"{mask_url(url)!r} is no URL", _HINT) from None
         if parts.scheme not in ("http", "https"):
             raise ConfigurationError("management_url", f"{mask_url(url)!r} is no HTTP URL", _HINT)
-        self._base = f"{parts.scheme}://{self._host}{parts.path.rstrip('/')}/api/"
+        path = parts.path.rstrip("/").removesuffix("/api")
+        self._base = f"{parts.scheme}://{self._host}{path}/api/"
         self._user, password = unquote(parts.username or "guest"), unquote(parts.password or "guest")
         self._token = base64.b64encode(f"{self._user}:{password}".encode()).decode()
 
@@ -51,7 +52,7 @@ class Management:
 
     async def queues(self, vhost: str) -> dict[str, Mapping[str, Any]]:
         """All queues of a virtual host by name: arguments, policy, effective_policy_definition, members, online."""
-        columns = "name,arguments,policy,effective_policy_definition,members,online,state"
+        columns = "name,arguments,policy,operator_policy,effective_policy_definition,members,online,state"
         return {queue["name"]: queue for queue in await self._get(f"queues/{_quoted(vhost)}?columns={columns}")}
 
     async def bindings(self, vhost: str) -> frozenset[tuple[str, str, str]]:
@@ -63,7 +64,7 @@ class Management:
         """The user's expressions for configure, write and read; None when this API's user may not ask."""
         try:
             found = await self._get(f"permissions/{_quoted(vhost)}/{_quoted(user)}")
-        except (AuthenticationFailed, LookupError):
+        except (AuthenticationFailed, _NotFound):
             return None
         return found["configure"], found["write"], found["read"]
 
@@ -101,13 +102,17 @@ class Management:
             if error.code in _UNAUTHORISED:
                 raise AuthenticationFailed(self._host, self._user, "management_url") from None
             if error.code == _NOT_FOUND:
-                raise LookupError(path) from None
+                raise _NotFound(f"there is no {path} at {self._base}. Correct management_url") from None
             if error.code == _UNHEALTHY:
                 raise _Unhealthy(f"the management API at {self._host} answered that something is wrong") from None
             raise BrokerError(f"the management API at {self._host} answered {error.code} to {path}") from None
         except (OSError, ValueError) as error:
             text = f"no management API answers at {self._host}: {error}. Correct management_url, or unset it"
             raise BrokerUnavailable(text) from None
+
+
+class _NotFound(BrokerError):
+    """There is no such thing."""
 
 
 class _Unhealthy(BrokerError):

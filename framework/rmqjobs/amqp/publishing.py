@@ -187,6 +187,9 @@ class PublishLink:
             except Exception:
                 log.exception("publishing failed in an unforeseen way; connecting again")
             self._forget_channel()
+            if self._connection is not None:  # it may live on, when only declaring on it went wrong
+                await self._connection.close()
+                self._connection = None
             if loop.time() - started > LIVED:
                 backoff.reset()
             await asyncio.sleep(backoff.delay())

@@ -16,11 +16,13 @@ from rmqjobs.errors import (
     PermissionMissing,
     TlsFailed,
     TopologyConflict,
+    TopologyMissing,
     VhostNotFound,
 )
 from rmqjobs.settings import Broker, Endpoint
 
-ACCESS_REFUSED, PRECONDITION_FAILED, NOT_ALLOWED = 403, 406, 530
+ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED, NOT_ALLOWED = 403, 404, 406, 530
+_CODES = {"ACCESS_REFUSED": ACCESS_REFUSED, "NOT_FOUND": NOT_FOUND, "PRECONDITION_FAILED": PRECONDITION_FAILED}
 _TIMED_OUT = re.compile(r"acknowledgement .*timed out.*?(\d+) ms")
 
 
@@ -28,19 +30,27 @@ def translate(error: BaseException, endpoint: Endpoint | str = "the broker") -> 
     """Our error for one of pika's."""
     if isinstance(error, BrokerError):
         return error
-    code = getattr(error, "reply_code", None)
     text = str(getattr(error, "reply_text", "") or error or type(error).__name__)
+    code = getattr(error, "reply_code", None) or _CODES.get(text.partition(" ")[0])
     if code == ACCESS_REFUSED:
-        return PermissionMissing(f"{text}. Grant it with: rabbitmqctl set_permissions -p VHOST USER CONFIGURE WRITE READ")
-    if code == PRECONDITION_FAILED and "inequivalent" in text:
-        return TopologyConflict(
-            f"{text}. RabbitMQ never changes arguments: empty and delete that queue or exchange, or use another prefix"
-        )
-    if code == PRECONDITION_FAILED and (timeout := _TIMED_OUT.search(text)):
-        return ConsumerTimeout(f"{timedelta(milliseconds=int(timeout[1]))}")
+        hint = "What each role needs is printed by: rmqjobs topology permissions; who may not declare runs with declare = false"
+        return PermissionMissing(f"{text}. {hint}")
+    if code == NOT_FOUND:
+        return TopologyMissing(f"{text}. Declare what is needed with: rmqjobs topology apply; or the prefix is another one")
+    if code == PRECONDITION_FAILED and (known := _precondition(text)) is not None:
+        return known
     if code is not None and code not in (200, 320):
         return BrokerError(f"{endpoint} closed the channel or connection: {code} {text}")
     return BrokerUnavailable(f"the connection to {endpoint} is lost: {text}")
+
+
+def _precondition(text: str) -> BrokerError | None:
+    if "inequivalent" in text:
+        return TopologyConflict(
+            f"{text}. RabbitMQ never changes arguments: empty and delete that queue or exchange, or use another prefix"
+        )
+    timed_out = _TIMED_OUT.search(text)
+    return ConsumerTimeout(f"{timedelta(milliseconds=int(timed_out[1]))}") if timed_out else None
 
 
 def opening_error(broker: Broker, endpoint: Endpoint, error: BaseException) -> BrokerError:
@@ -48,13 +58,15 @@ def opening_error(broker: Broker, endpoint: Endpoint, error: BaseException) -> B
     causes = _causes(error)
     for cause in causes:
         if isinstance(cause, (pika_errors.ProbableAuthenticationError, pika_errors.AuthenticationError)):
-            return AuthenticationFailed(endpoint, broker.user)
+            return AuthenticationFailed(endpoint, broker.user, broker.source)
         if isinstance(cause, pika_errors.ProbableAccessDeniedError) or getattr(cause, "reply_code", 0) == NOT_ALLOWED:
             return VhostNotFound(endpoint, broker.vhost, broker.user)
         if isinstance(cause, ssl.SSLError):
             return TlsFailed(endpoint, cause)
         if isinstance(cause, pika_errors.IncompatibleProtocolError):
             return TlsFailed(endpoint, "it does not speak plain AMQP; perhaps it expects TLS")
+    if any("setting up AMQP" in str(cause) for cause in causes):
+        return BrokerUnavailable.at(endpoint, "something answers there that does not speak AMQP")
     telling = next((cause for cause in causes if isinstance(cause, OSError)), causes[-1])
     return BrokerUnavailable.at(endpoint, str(telling) or type(telling).__name__)
 

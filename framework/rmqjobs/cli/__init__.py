@@ -53,7 +53,12 @@ def main() -> None:
 
 def _title(arguments: Sequence[str]) -> str:
     """The command as the process list shows it: everybody may read that, so no password is in it."""
-    return " ".join(["rmqjobs", *(mask_url(each) if "://" in each else each for each in arguments)])
+    return " ".join(["rmqjobs", *(_masked(each) if "://" in each or "@" in each else each for each in arguments)])
+
+
+def _masked(argument: str) -> str:
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return f"{option}{equals}{mask_url(value)}"
 
 
 def _add_commands_of_plugins(arguments: list[str]) -> None:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import Parameter, validators
 
-from rmqjobs.amqp.control import MOST_HELD, desk
+from rmqjobs.amqp.control import desk
 from rmqjobs.cli.errors import FAILED, NOT_FOUND, PARTLY, USAGE, fail
 from rmqjobs.cli.letters import COLUMNS, counts, print_whole, record, row
 from rmqjobs.cli.options import Common, Flag, Words, as_duration
@@ -340,13 +340,13 @@ async def _find(
     settings: Settings, which: Filter, selection: Selection, *, dropped: bool = False, limit: int | None = None
 ) -> list[DeadLetter]:
     found: list[DeadLetter] = []
-    most = MOST_HELD if limit is None else limit
     async with _review(settings) as review:
         if dropped:
-            return [letter async for letter in review.dropped(selection, limit=most)]
+            return [letter async for letter in review.dropped(selection, limit=limit)]
         for queue in await _queues(review, settings, which.queue):
-            if len(found) < most:
-                found += [letter async for letter in review.letters(queue, selection, limit=most - len(found))]
+            left = None if limit is None else limit - len(found)
+            if left != 0:
+                found += [letter async for letter in review.letters(queue, selection, limit=left)]
     return found
 
 

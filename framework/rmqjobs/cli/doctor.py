@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from dataclasses import asdict
 
@@ -14,6 +15,7 @@ from rmqjobs.cli.output import console, print_json
 from rmqjobs.doctor.checks import Finding, Patient, Severity, examine
 from rmqjobs.doctor.facts import gather
 from rmqjobs.plugins import load
+from rmqjobs.settings import mask_url
 from rmqjobs.topology import build
 
 _COLOURS = {Severity.OK: "green", Severity.NOTE: "blue", Severity.WARNING: "yellow", Severity.ERROR: "red"}
@@ -31,11 +33,12 @@ def doctor(*, plugin: Words = None, all_: Flag = False, json: Flag = False, comm
     json
         Print JSON.
     """
-    settings = (common or Common()).settings(plugins=plugin or None)
+    common = common or Common()
+    settings = common.settings(plugins=plugin or None)
     handlers = tuple(load(settings.plugins, allowed=settings.allowed_plugins).handlers.values())
     topology = build(handlers, settings.prefix)
     facts = asyncio.run(gather(settings, topology))
-    findings = examine(Patient(facts, settings, handlers, topology))
+    findings = examine(Patient(facts, settings, handlers, topology, _options(common, plugin)))
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
     if json:
         print_json({"broker": str(settings.broker), "version": facts.version, "findings": list(map(asdict, findings))})
@@ -44,6 +47,13 @@ def doctor(*, plugin: Words = None, all_: Flag = False, json: Flag = False, comm
         counts = ", ".join(f"{sum(each.severity is kind for each in findings)} {kind.value}" for kind in Severity)
         console().print(f"{settings.broker}: {counts}")
     return INVALID if errors else 0
+
+
+def _options(common: Common, plugins: list[str] | None) -> str:
+    """The options that this command was given, for those that mend; a password is left to be filled in."""
+    given = {"--url": common.url and mask_url(common.url), "--prefix": common.prefix, "--config": common.config}
+    words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
+    return shlex.join([*words, *(word for plugin in plugins or () for word in ("--plugin", plugin))])
 
 
 def _print(findings: list[Finding]) -> None:

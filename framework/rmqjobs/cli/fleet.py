@@ -21,9 +21,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from rmqjobs.cli import notify
-from rmqjobs.cli.errors import USAGE
+from rmqjobs.cli.errors import FAILED, USAGE
 from rmqjobs.cli.signals import ENDED_NOW, stop_by_signal
-from rmqjobs.settings import Settings
+from rmqjobs.settings import Settings, environment_name
 
 log = logging.getLogger("rmqjobs.fleet")
 
@@ -84,8 +84,7 @@ class Fleet:
         """One worker after the other."""
         while not self._stopping:
             started = time.monotonic()
-            member.process = process = await self._start(member, address, pipe)
-            code = await process.wait()
+            code = await self._live(member, address, pipe)
             member.ready = False
             if self._stopping and code == -signal.SIGTERM:
                 return  # told to stop before it had begun
@@ -93,12 +92,25 @@ class Fleet:
                 self._code = self._code or _exit_code(code)
                 self._stopping = True
                 return
-            member.pause = FIRST_PAUSE if time.monotonic() - started > LIVED else min(member.pause * 2, LONGEST_PAUSE)
-            extra = {"worker": member.number, "pid": process.pid, "code": code, "again_in_seconds": member.pause}
+            if time.monotonic() - started > LIVED:
+                member.pause = FIRST_PAUSE
+            extra = {"worker": member.number, "code": code, "again_in_seconds": member.pause}
             log.error("worker died", extra=extra)
             deadline = time.monotonic() + member.pause
+            member.pause = min(member.pause * 2, LONGEST_PAUSE)
             while not self._stopping and time.monotonic() < deadline:
                 await asyncio.sleep(0.1)
+
+    async def _live(self, member: _Member, address: str, pipe: int) -> int:
+        """One worker's life; its exit code. One that cannot even be started has died at once."""
+        try:
+            member.process = await self._start(member, address, pipe)
+        except OSError as error:
+            log.error("a worker cannot be started", extra={"because": str(error)})  # noqa: TRY400 - the sentence says it
+            return FAILED
+        if self._stopping:  # told to stop while it was being started
+            member.send(signal.SIGTERM)
+        return await member.process.wait()
 
     async def _start(self, member: _Member, address: str, pipe: int) -> asyncio.subprocess.Process:
         member.heard_at = None
@@ -107,6 +119,8 @@ class Fleet:
             "-m",
             "rmqjobs",
             "worker",
+            "--config",
+            os.devnull,  # what is in the file is in the settings already
             *self._options,
             env=self._environ(member, address, pipe),
             stdin=asyncio.subprocess.DEVNULL,
@@ -120,7 +134,8 @@ class Fleet:
         """Settings go by environment: a command line can be read by everybody."""
         port = self._settings.metrics_port
         mine = {"processes": 1, "metrics_port": port + member.number if port else port}
-        kept = {name: value for name, value in os.environ.items() if name not in (notify.SOCKET, notify.WATCHDOG_PID)}
+        replaced = {notify.SOCKET, notify.WATCHDOG_PID, *map(environment_name, Settings.model_fields)}
+        kept = {name: value for name, value in os.environ.items() if name not in replaced}
         ours = {PARENT_PIPE: str(pipe), notify.SOCKET: f"{address}.{member.number}"}
         return kept | self._settings.model_copy(update=mine).as_environ() | ours
 
@@ -133,11 +148,15 @@ class Fleet:
     async def _listening(self) -> AsyncIterator[str]:
         """A socket for each worker to say how it is."""
         loop = asyncio.get_running_loop()
-        with tempfile.TemporaryDirectory(prefix="rmqjobs-") as folder, contextlib.ExitStack() as sockets:
-            address = str(Path(folder) / "notify")
+        with contextlib.ExitStack() as sockets:
+            try:
+                folder = sockets.enter_context(tempfile.TemporaryDirectory(prefix="rmqjobs-"))
+                address = str(Path(folder) / "notify")
+            except OSError:  # a container that can write nowhere: Linux has names that are no files
+                address = f"@rmqjobs-{os.getpid()}"
             for member in self._members:
                 line = sockets.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-                line.bind(f"{address}.{member.number}")
+                line.bind(notify.address_of(f"{address}.{member.number}"))
                 line.setblocking(False)
                 loop.add_reader(line, self._hear, member, line)
                 sockets.callback(loop.remove_reader, line)

@@ -17,6 +17,11 @@ LOOK_EVERY = 0.1
 READY, STOPPING, ALIVE = "READY=1", "STOPPING=1", "WATCHDOG=1"
 
 
+def address_of(name: str) -> str:
+    """As sockets take it; with an `@` before it, it is no file."""
+    return f"\0{name[1:]}" if name.startswith("@") else name
+
+
 class Notifier:
     """The line to the service manager.
 
@@ -25,8 +30,7 @@ class Notifier:
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        name = environ.get(SOCKET, "")
-        self._address = f"\0{name[1:]}" if name.startswith("@") else name
+        self._address = address_of(environ.get(SOCKET, ""))
         meant = environ.get(WATCHDOG_PID, str(os.getpid())) == str(os.getpid())
         microseconds = environ.get(WATCHDOG_USEC, "") if meant else ""
         self.watchdog = timedelta(microseconds=int(microseconds)) if microseconds.isdigit() else None
@@ -36,6 +40,7 @@ class Notifier:
         if not self._address:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as line:
+            line.setblocking(False)  # a manager that reads nothing must not hold us up
             line.sendto("\n".join(lines).encode(), self._address)
 
     @contextlib.asynccontextmanager

@@ -77,12 +77,15 @@ def permissions(
     }
     if role is not None and role not in known:
         raise ConfigurationError("ROLE", f"{role!r} is no role", f"Roles are: {', '.join(known)}")
+    if user is not None and role is None:
+        raise ConfigurationError("--user", "it is the name of one role's user", f"Name the role, too: {', '.join(known)}")
     wanted = [each for each in known.values() if role in (None, each.name)]
     if json:
         print_json([asdict(each) | dict(zip(_VERBS, each.patterns, strict=True)) for each in wanted])
         return
     for each in wanted:
         print(_command(each, user or f"rmqjobs-{each.name}", settings.broker.vhost))  # noqa: T201 - a line to paste, whole
+    say("the users must be there: rabbitmqctl add_user NAME asks for a password")
     say("all but the operator run with declare = false, after the operator's: rmqjobs topology apply")
 
 

@@ -12,14 +12,16 @@ from cyclopts import Parameter
 
 from rmqjobs.cli import logs
 from rmqjobs.cli.fleet import PARENT_PIPE, Fleet
-from rmqjobs.cli.notify import STOPPING, Notifier
+from rmqjobs.cli.notify import SOCKET, STOPPING, Notifier
 from rmqjobs.cli.options import Common, Words
 from rmqjobs.cli.signals import stop_by_signal, stop_with_parent
+from rmqjobs.errors import ConfigurationError
 from rmqjobs.plugins import Registry, load
 from rmqjobs.probes import Probes
 from rmqjobs.settings import Settings
 from rmqjobs.worker import Worker
 
+LAST_PORT = 65_535
 FIRST_PROCESS = 1  # of a container: it must pass on signals and collect what others leave behind
 log = logging.getLogger("rmqjobs.worker")
 
@@ -73,6 +75,9 @@ def worker(
         metrics_port=metrics_port,
     )
     logs.configure(settings.log_format, level=logging.DEBUG if verbose else logging.INFO)
+    if (settings.metrics_port or 0) + settings.processes - 1 > LAST_PORT:
+        problem = f"{settings.processes} processes take a port each, and {settings.metrics_port} is too near the last one"
+        raise ConfigurationError("metrics_port", problem, f"Ports end at {LAST_PORT}")
     alone = settings.processes == 1
     if not check and (not alone or os.getpid() == FIRST_PROCESS):
         return asyncio.run(Fleet(settings, ["--verbose"] if verbose else [], init=alone).run())
@@ -94,8 +99,10 @@ def _introduce(registry: Registry, settings: Settings) -> None:
 async def _serve(registry: Registry, settings: Settings) -> int:
     serving = Worker(registry, settings)
     stop, manager = stop_by_signal("second signal: ending now; running jobs go to other workers"), Notifier(os.environ)
-    if PARENT_PIPE in os.environ:
-        stop_with_parent(stop, int(os.environ[PARENT_PIPE]))
+    # What the parent says is for this process, not for those that handlers start.
+    os.environ.pop(SOCKET, None)
+    if (pipe := os.environ.pop(PARENT_PIPE, None)) is not None:
+        stop_with_parent(stop, int(pipe))
     probes = Probes(settings, role="worker", collectors=(serving.figures,), is_ready=lambda: serving.is_ready)
     async with probes, manager.alive(lambda: serving.is_ready):
         await serving.start()

@@ -42,10 +42,10 @@ class Outcome:
 
 @dataclass(slots=True)
 class Stats:
-    """Numbers of one dead-letter queue."""
+    """Numbers of one dead-letter queue; those by reason, type and fingerprint are of what one review can hold."""
 
     queue: str
-    depth: int = 0
+    depth: int
     oldest: datetime | None = None
     by_reason: Counter[str] = field(default_factory=Counter)
     by_type: Counter[str] = field(default_factory=Counter)
@@ -53,7 +53,6 @@ class Stats:
 
     def count(self, letter: DeadLetter) -> None:
         """One more."""
-        self.depth += 1
         if letter.failed_at is not None and (self.oldest is None or letter.failed_at < self.oldest):
             self.oldest = letter.failed_at
         self.by_reason[letter.reason] += 1
@@ -87,19 +86,19 @@ class Review:
         """Jobs that wait for a worker that knows their type."""
         return await self._desk.depth(self._names.unrouted) or 0
 
-    async def letters(self, queue: str, selection: Selection, *, limit: int = MOST_HELD) -> AsyncIterator[DeadLetter]:
+    async def letters(self, queue: str, selection: Selection, *, limit: int | None = None) -> AsyncIterator[DeadLetter]:
         """The dead letters of a work queue, oldest first, `limit` at the most."""
         async for _, letter in self._matching(self._names.dead_queue(queue), queue, selection, limit):
             yield letter
 
-    async def dropped(self, selection: Selection, *, limit: int = MOST_HELD) -> AsyncIterator[DeadLetter]:
+    async def dropped(self, selection: Selection, *, limit: int | None = None) -> AsyncIterator[DeadLetter]:
         """The dropped ones, that can be restored."""
         async for _, letter in self._matching(self._names.dropped, "", selection, limit):
             yield letter
 
     async def stats(self, queue: str) -> Stats:
         """Counts the dead letters of a work queue."""
-        stats = Stats(queue)
+        stats = Stats(queue, await self._desk.depth(self._names.dead_queue(queue)) or 0)
         async for letter in self.letters(queue, Selection()):
             stats.count(letter)
         return stats
@@ -133,11 +132,12 @@ class Review:
         return await self._act(self._names.dropped, "", selection, message, EventKind.RESTORED, limit, because)
 
     async def _matching(
-        self, source: str, queue: str, selection: Selection, limit: int
+        self, source: str, queue: str, selection: Selection, limit: int | None
     ) -> AsyncIterator[tuple[Held, DeadLetter]]:
         """Up to `limit` of them, held; without a filter no more than these are taken."""
         now, found = datetime.now(UTC), 0
-        async with self._desk.hold(source, most=limit if selection.is_empty else MOST_HELD) as messages:
+        most = limit if limit is not None and selection.is_empty else MOST_HELD
+        async with self._desk.hold(source, most=most) as messages:
             async for held in messages:
                 letter = wire.read(held, queue)
                 if selection.matches(letter, now):

@@ -13,20 +13,13 @@ from rmqjobs.doctor.facts import Facts
 from rmqjobs.job import Handler
 from rmqjobs.permissions import roles
 from rmqjobs.settings import Settings
-from rmqjobs.topology import LADDER_LEVELS, Names, Topology, consumer_arguments, milliseconds
+from rmqjobs.topology import LADDER_LEVELS, Names, Topology, consumer_arguments, job_type_of_key, milliseconds
 
 CONSUMER_TIMEOUTS = (3, 12)
 STRICT_PRIORITIES, TWO_PRIORITIES = (4, 3), (4, 0)
 OLDEST = (3, 10)
 MOST_SKEW = timedelta(seconds=2)
-# Set by a policy, these make jobs vanish or come back too seldom, whatever the queue's own arguments say.
-HARMFUL = {
-    "expires": "deletes the queue with its jobs when nobody uses it for a while",
-    "message-ttl": "removes jobs that wait for longer",
-    "delivery-limit": "gives jobs up that were returned so often, whatever the retry policy says",
-    "max-length": "refuses or drops jobs beyond a length",
-    "max-length-bytes": "refuses or drops jobs beyond a size",
-}
+Found = Iterator[tuple["Severity", str, str, str]]
 
 
 class Severity(StrEnum):
@@ -36,6 +29,16 @@ class Severity(StrEnum):
     NOTE = "note"
     WARNING = "warning"
     ERROR = "error"
+
+
+# Set by a policy, these make jobs vanish or come back too seldom, whatever the queue's own arguments say.
+HARMFUL = {
+    "expires": (Severity.ERROR, "deletes the queue with its jobs when nobody uses it for a while"),
+    "message-ttl": (Severity.ERROR, "removes jobs that wait for longer"),
+    "delivery-limit": (Severity.WARNING, "gives jobs up that were returned so often, whatever the retry policy says"),
+    "max-length": (Severity.WARNING, "refuses jobs beyond a length"),
+    "max-length-bytes": (Severity.WARNING, "refuses jobs beyond a size"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,35 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """What is looked at: the facts, and what they should be."""
+    """What is looked at: the facts, and what they should be.
+
+    Args:
+        facts: What was seen.
+        settings: Where and how it was looked.
+        handlers: Of the plugins.
+        topology: What they need.
+        options: Of the command line, for the commands that mend.
+    """
 
     facts: Facts
     settings: Settings
     handlers: tuple[Handler, ...]
     topology: Topology
+    options: str = ""
+
+    def command(self, words: str) -> str:
+        """A command of ours, with the options that say where."""
+        return f"rmqjobs {words} {self.options}".rstrip()
+
+    def unseen(self, names: Iterable[str]) -> Found:
+        """What this user may not look at is not in order, but unknown."""
+        if hidden := sorted(set(names) & set(self.facts.unseen)):
+            evidence = f"{self.settings.broker.user!r} may not look at {_some(hidden)}"
+            yield Severity.NOTE, "not looked at", evidence, "run the doctor as the operator"
+
+    def dead_queues(self) -> dict[str, str]:
+        """Dead-letter queues by their work queue."""
+        return {queue: self.names.dead_queue(queue) for queue in sorted(self.by_queue())}
 
     @property
     def names(self) -> Names:
@@ -95,9 +121,6 @@ def examine(patient: Patient) -> list[Finding]:
     return findings
 
 
-Found = Iterator[tuple[Severity, str, str, str]]
-
-
 def version(patient: Patient) -> Found:
     """The broker's version is supported."""
     release, text = patient.facts.release, patient.facts.version
@@ -116,9 +139,10 @@ def version(patient: Patient) -> Found:
 def management(patient: Patient) -> Found:
     """The management API answers."""
     if patient.facts.management is None:
+        configured = patient.settings.management_url is not None
         what = "alarms, policies, bindings, permissions and clocks were not looked at"
-        mend = "set RMQJOBS_MANAGEMENT_URL=http://user:password@host:15672"
-        yield Severity.NOTE, what, patient.facts.management_problem, mend
+        mend = "correct management_url" if configured else "set RMQJOBS_MANAGEMENT_URL=http://user:password@host:15672"
+        yield Severity.ERROR if configured else Severity.NOTE, what, patient.facts.management_problem, mend
 
 
 def alarms(patient: Patient) -> Found:
@@ -130,25 +154,20 @@ def alarms(patient: Patient) -> Found:
 
 def topology(patient: Patient) -> Found:
     """Exchanges, queues and bindings are there."""
-    facts, apply = (
-        patient.facts,
-        " ".join(["rmqjobs topology apply", *(f"--plugin {name}" for name in patient.settings.plugins)]),
-    )
-    unseen = set(facts.unseen)
-    if unseen:
-        evidence = f"{patient.settings.broker.user!r} may not look at {_some(sorted(unseen))}"
-        yield Severity.NOTE, "not everything could be looked at", evidence, "rmqjobs topology permissions"
-    missing = [queue.name for queue in patient.topology.queues if queue.name not in facts.queues and queue.name not in unseen]
+    facts, apply = patient.facts, patient.command("topology apply")
+    yield from patient.unseen(facts.unseen)
+    names = [queue.name for queue in patient.topology.queues]
+    missing = [name for name in names if name not in facts.queues and name not in facts.unseen]
     missing += facts.missing_exchanges
     if missing:
-        yield Severity.ERROR, f"{len(missing)} exchanges and queues are missing", _some(missing), apply
+        yield Severity.ERROR, f"exchanges or queues are missing: {len(missing)}", _some(missing), apply
     if facts.management is not None:
         there = facts.management.bindings
         wanted = [(each.source, each.destination, each.key) for each in patient.topology.bindings]
-        lost = [f"{source} to {to}" for source, to, key in wanted if (source, to, key) not in there]
+        lost = [f"{job_type_of_key(key)} from {source} to {to}" for source, to, key in wanted if (source, to, key) not in there]
         if lost and not missing:
-            yield Severity.ERROR, f"{len(lost)} bindings are missing: their jobs are unrouted", _some(lost), apply
-        still = [f"{each.source} to {each.destination}" for each in patient.topology.obsolete
+            yield Severity.ERROR, f"bindings are missing, their jobs are unrouted: {len(lost)}", _some(lost), apply
+        still = [f"{job_type_of_key(each.key)} from {each.source} to {each.destination}" for each in patient.topology.obsolete
                  if (each.source, each.destination, each.key) in there]  # fmt: skip
         if still:
             yield Severity.ERROR, "a handler's former queue is still bound: its jobs run twice", _some(still), apply
@@ -156,48 +175,55 @@ def topology(patient: Patient) -> Found:
 
 def consumers(patient: Patient) -> Found:
     """Every work queue has a consumer."""
+    yield from patient.unseen(map(patient.names.queue, patient.by_queue()))
     for queue, handlers in sorted(patient.by_queue().items()):
         found = patient.facts.queues.get(patient.names.queue(queue))
         if found is not None and not found.consumers:
             severity = Severity.ERROR if found.messages else Severity.WARNING
-            evidence = f"{found.messages:,} jobs wait in {patient.names.queue(queue)}"
-            yield severity, f"nobody consumes {queue!r}", evidence, f"rmqjobs worker --plugin {handlers[0].plugin}"
+            evidence = f"jobs waiting in {patient.names.queue(queue)}: {found.messages:,}"
+            mend = patient.command("worker" if patient.settings.plugins else f"worker --plugin {handlers[0].plugin}")
+            yield severity, f"nobody consumes {queue!r}", evidence, mend
 
 
 def scheduler(patient: Patient) -> Found:
     """A scheduler is connected, or none was ever needed."""
+    yield from patient.unseen([patient.names.scheduler])
     found = patient.facts.queues.get(patient.names.scheduler)
     if found is not None and found.messages and not found.consumers:
         evidence = f"{patient.names.scheduler} holds their state and has no consumer"
-        yield Severity.ERROR, "schedules exist and nobody ticks", evidence, "rmqjobs scheduler"
+        yield Severity.ERROR, "schedules exist and nobody ticks", evidence, patient.command("scheduler")
 
 
 def dead_letters(patient: Patient) -> Found:
     """No dead letter waits for review."""
-    for queue in sorted(patient.by_queue()):
-        found = patient.facts.queues.get(patient.names.dead_queue(queue))
+    yield from patient.unseen(patient.dead_queues().values())
+    for queue, name in patient.dead_queues().items():
+        found = patient.facts.queues.get(name)
         if found is not None and found.messages:
-            yield Severity.WARNING, f"{found.messages:,} dead letters of {queue!r} wait for review", "", "rmqjobs dlq list"
+            summary = f"dead letters of {queue!r} wait for review: {found.messages:,}"
+            yield Severity.WARNING, summary, f"queue {name}", "rmqjobs dlq list"
         if found is not None and found.consumers and not found.messages:
-            yield Severity.NOTE, f"somebody holds the dead letters of {queue!r}", f"{found.consumers} consumers", ""
+            yield Severity.NOTE, f"somebody holds the dead letters of {queue!r}", f"queue {name} has a consumer", ""
 
 
 def unrouted(patient: Patient) -> Found:
     """No job waits for a worker that knows its type."""
+    yield from patient.unseen([patient.names.unrouted])
     found = patient.facts.queues.get(patient.names.unrouted)
     if found is not None and found.messages:
         mend = "start a worker with the plugin that handles them; it claims them"
-        yield Severity.WARNING, f"{found.messages:,} jobs of unknown types wait", f"queue {patient.names.unrouted}", mend
+        yield Severity.WARNING, f"jobs of unknown types wait: {found.messages:,}", f"queue {patient.names.unrouted}", mend
 
 
 def delay_ladder(patient: Patient) -> Found:
     """Nobody consumes from the delay ladder."""
-    for level in range(LADDER_LEVELS):
-        name = patient.names.delay(level)
+    ladder = [patient.names.delay(level) for level in range(LADDER_LEVELS)]
+    yield from patient.unseen(ladder)
+    for name in ladder:
         found = patient.facts.queues.get(name)
         if found is not None and found.consumers:
             mend = "end whoever consumes there; jobs that wait must be left alone"
-            yield Severity.ERROR, "delayed jobs are taken early", f"{name} has {found.consumers} consumers", mend
+            yield Severity.ERROR, "delayed jobs are taken early", f"consumers of {name}: {found.consumers}", mend
 
 
 def orphaned_delays(patient: Patient) -> Found:
@@ -231,11 +257,14 @@ def policies(patient: Patient) -> Found:
     """No policy takes jobs away."""
     for name, queue in _ours(patient):
         effective = queue.get("effective_policy_definition") or {}
-        for key, why in HARMFUL.items():
+        policy, verb = queue.get("policy"), "clear_policy"
+        if policy is None:
+            policy, verb = queue.get("operator_policy"), "clear_operator_policy"
+        for key, (severity, why) in HARMFUL.items():
             if key in effective:
-                mend = f"rabbitmqctl clear_policy -p {patient.vhost} {shlex.quote(str(queue.get('policy')))}"
-                evidence = f"policy {queue.get('policy')!r} sets {key} = {effective[key]} on {name}"
-                yield Severity.WARNING, f"a policy {why}", evidence, mend
+                mend = f"rabbitmqctl {verb} -p {patient.vhost} {shlex.quote(str(policy))}"
+                evidence = f"policy {policy!r} sets {key} = {effective[key]} on {name}"
+                yield severity, f"a policy {why}", evidence, mend
 
 
 def consumer_timeout(patient: Patient) -> Found:
@@ -284,7 +313,7 @@ def permissions(patient: Patient) -> Found:
     if all(able.values()):
         closest = min(able, key=lambda name: len(able[name]))
         evidence = f"as {closest} it lacks {_some(able[closest])}"
-        yield Severity.ERROR, f"user {user!r} can take no role", evidence, "rmqjobs topology permissions"
+        yield Severity.ERROR, f"user {user!r} can take no role", evidence, patient.command("topology permissions")
         return
     yield Severity.OK, f"user {user!r} can be {', '.join(name for name, lacks in able.items() if not lacks)}", "", ""
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import time
+import types
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
 ItemT = TypeVar("ItemT")
+_STRETCH = 0.005  # seconds of items that do not wait, before the event loop has a turn
 
 
 class Lane(Generic[ItemT]):
     """Runs `start(item)` for each submitted item, never more than `slots` at once.
+
+    Its runners are tasks that take one item after the other: a task for each would cost more than many a handler. Each item
+    has a context of its own all the same, so that no variable of one job is seen by the next.
 
     Args:
         slots: How many at once.
@@ -21,19 +28,21 @@ class Lane(Generic[ItemT]):
     def __init__(self, slots: int, start: Callable[[ItemT], Coroutine[Any, Any, None]]) -> None:
         self._slots, self._start = slots, start
         self._waiting: deque[ItemT] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._runners: set[asyncio.Task[None] | None] = set()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._awake = False  # whether a runner is about to look at what waits
+        self._running = 0
 
     @property
     def running(self) -> int:
-        """Items that have started and not ended."""
-        return len(self._tasks)
+        """Items that have started and not ended, or are about to start."""
+        return self._running + min(len(self._waiting), self._slots - self._running)
 
     def submit(self, item: ItemT) -> None:
         """Starts the item, or lets it wait for a slot."""
-        if len(self._tasks) < self._slots:
-            self._begin(item)
-        else:
-            self._waiting.append(item)
+        self._waiting.append(item)
+        if not self._awake:
+            self._wake()
 
     def take_waiting(self) -> list[ItemT]:
         """Everything that has not started; it is not in the lane any more."""
@@ -45,16 +54,72 @@ class Lane(Generic[ItemT]):
         """Leaves out waiting items."""
         self._waiting = deque(item for item in self._waiting if not which(item))
 
-    def _begin(self, item: ItemT) -> None:
-        task = asyncio.create_task(self._start(item))
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+    def _wake(self) -> None:
+        """One runner, if a slot is free; another one only when that has to wait: most items end before anybody else could."""
+        self._awake = True
+        while self._idle:
+            woken = self._idle.pop()
+            if not woken.done():  # it would be, had its runner been cancelled
+                woken.set_result(None)
+                return
+        if len(self._runners) < self._slots:
+            self._runners.add(asyncio.create_task(self._run()))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "a lane's work raised", "exception": error, "task": task}
-            )
+    def _waits(self) -> None:
+        self._awake = False
         if self._waiting:
-            self._begin(self._waiting.popleft())
+            self._wake()
+
+    async def _run(self) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        try:
+            while True:
+                await self._run_waiting(task)
+                if task is None or task.cancelling():  # what was meant for one item must not hit the next
+                    return
+                woken: asyncio.Future[None] = loop.create_future()
+                self._idle.append(woken)
+                await woken
+        finally:
+            self._runners.discard(task)
+            self._waits()
+
+    async def _run_waiting(self, task: asyncio.Task[None] | None) -> None:
+        """One item after the other, until none waits."""
+        until = time.monotonic() + _STRETCH
+        while self._waiting and not (task and task.cancelling()):
+            item = self._waiting.popleft()
+            self._running += 1
+            try:
+                await _in_context(contextvars.copy_context(), self._start(item), self._waits)
+            except Exception as error:  # noqa: BLE001 - told to the event loop, as a task's would be
+                context = {"message": "a lane's work raised", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
+            finally:
+                self._running -= 1
+            if time.monotonic() > until:
+                await asyncio.sleep(0)
+                until = time.monotonic() + _STRETCH
+        self._awake = False
+
+
+@types.coroutine
+def _in_context(
+    context: contextvars.Context, work: Coroutine[Any, Any, None], waits: Callable[[], None]
+) -> Generator[Any, Any, None]:
+    """Awaits it in this context: what a task does at each step, without the task. Says when it has to wait, the first time."""
+    step: Callable[..., Any] = work.send
+    value: Any = None
+    first = True
+    while True:
+        try:
+            waits_for = context.run(step, value)
+        except StopIteration:
+            return
+        if first:
+            first = False
+            waits()
+        try:
+            value, step = (yield waits_for), work.send
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the work's
+            value, step = error, work.throw

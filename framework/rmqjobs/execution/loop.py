@@ -17,7 +17,8 @@ class LoopPool:
         run.begin(lambda _error: task.cancel())
         try:
             result = await run.call()  # type: ignore[misc]
-            await _swallow_late_cancellation(run)
+            if run.stopped_by is not None:
+                await _swallow_late_cancellation()
         except asyncio.CancelledError:
             if run.stopped_by is None:
                 raise
@@ -36,10 +37,8 @@ class LoopPool:
         """Nothing is kept open."""
 
 
-async def _swallow_late_cancellation(run: Run) -> None:
+async def _swallow_late_cancellation() -> None:
     """Stopped in the moment the handler returned: the work is done, the pending cancellation must not hit what follows."""
-    if run.stopped_by is None:
-        return
     task = cast("asyncio.Task[object]", asyncio.current_task())
     try:
         await asyncio.sleep(0)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 from rmqjobs.errors import TimeLimitExceeded
 from rmqjobs.job import Handler, Job, Payload
@@ -34,16 +33,13 @@ class Run:
     job: Job
     stopped_by: Exception | None = None
     _stopper: Callable[[Exception], object] | None = field(default=None, repr=False)
-    _timers: list[asyncio.TimerHandle] = field(default_factory=list, repr=False)
+    _complaint: asyncio.TimerHandle | None = field(default=None, repr=False)
 
     def begin(self, stopper: Callable[[Exception], object]) -> None:
-        """Starts the clock of `max_runtime`; `stopper` is how the pool stops a run."""
+        """From here on it can be stopped; `stopper` is how the pool does that."""
         self._stopper = stopper
         if self.stopped_by is not None:  # before it began
             stopper(self.stopped_by)
-        limit = self.handler.max_runtime
-        timer = asyncio.get_running_loop().call_later(limit.total_seconds(), self._out_of_time, limit)
-        self._timers.append(timer)
 
     def stop(self, error: Exception) -> None:
         """Stops the run as far as its pool can; it then ends with this error. The first stop counts."""
@@ -53,15 +49,15 @@ class Run:
         self.job.cancelled = True
         if self._stopper is None:
             return
-        self._timers.append(asyncio.get_running_loop().call_later(STUBBORN_AFTER, self._name_stubborn))
+        self._complaint = asyncio.get_running_loop().call_later(STUBBORN_AFTER, self._name_stubborn)
         self._stopper(error)
 
     def end(self) -> None:
-        """Stops the clocks."""
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        """It cannot be stopped any more."""
         self._stopper = None
+        if self._complaint is not None:
+            self._complaint.cancel()
+            self._complaint = None
 
     def call(self) -> object:
         """Calls the handler function: a result, or a coroutine of one."""
@@ -69,7 +65,9 @@ class Run:
             return self.handler.function(self.payload, self.job)
         return self.handler.function(self.payload)
 
-    def _out_of_time(self, limit: timedelta) -> None:
+    def stop_overdue(self) -> None:
+        """Its time is up."""
+        limit = self.handler.max_runtime
         self.stop(TimeLimitExceeded(f"{self.handler.name} ran longer than its max_runtime of {limit}"))
 
     def _name_stubborn(self) -> None:

@@ -50,8 +50,15 @@ def as_record(event: Event) -> dict[str, Any]:
         "job": event.job_id,
         "type": event.job_type,
     }
-    optional = {"queue": event.queue, "attempt": event.attempt, "data": dict(event.data), "source": event.source}
-    return record | {name: value for name, value in optional.items() if value}
+    if event.queue:
+        record["queue"] = event.queue
+    if event.attempt:
+        record["attempt"] = event.attempt
+    if event.data:
+        record["data"] = dict(event.data)
+    if event.source:
+        record["source"] = event.source
+    return record
 
 
 def _event(record: dict[str, Any], source: str) -> Event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from rmqjobs.amqp.consuming import Delivery
@@ -26,6 +27,8 @@ class Case:
         verdict: What was decided.
         is_ending: Whether it is being settled, or waits for that.
         published: Whether what the verdict asks for is in RabbitMQ.
+        answered: Whether whoever waits for the result has it.
+        forgetting: When it is forgotten, if its channel is lost.
         began: Monotonic time of the run's start, in seconds.
         seconds: How long the run took.
         is_running: Whether its handler runs now.
@@ -42,6 +45,8 @@ class Case:
     verdict: Verdict | None = None
     is_ending: bool = False
     published: bool = False
+    answered: bool = False
+    forgetting: asyncio.TimerHandle | None = None
     began: float = 0.0
     seconds: float = 0.0
     is_running: bool = False
@@ -63,7 +68,7 @@ class Case:
     @property
     def job_type(self) -> str:
         """The job's type, as far as the message tells."""
-        return job_type(self.delivery)
+        return self.envelope.type if self.envelope is not None else job_type(self.delivery)
 
     @property
     def counters(self) -> Counters:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from rmqjobs.amqp.consuming import Delivery
@@ -79,7 +80,7 @@ class JobPath:
             self.open.discard(case)
         else:
             case.is_ending = False
-            asyncio.get_running_loop().call_later(ORPHAN_FOR, self.open.discard, case)
+            case.forgetting = asyncio.get_running_loop().call_later(ORPHAN_FOR, self.open.discard, case)
 
     def orphan(self, delivery: Delivery) -> Case | None:
         """The run this job has here already, when its channel was lost and the broker handed it out again."""
@@ -128,7 +129,7 @@ class JobPath:
             scheduled_for=envelope.scheduled_for,
             period_start=envelope.period_start,
             correlation_id=case.delivery.properties.correlation_id,
-            headers=envelope.headers,
+            headers=MappingProxyType(envelope.headers) if envelope.headers else envelope.headers,
             state=envelope.state,
             reporter=self._chronicle.report,
         )

@@ -65,7 +65,8 @@ class Worker:
         self._publishing = PublishLink(
             lambda: settings.broker, name=f"{self.name}:publish", heartbeat=heartbeat, prepare=self._declare
         )
-        self._journal = Journal(self._publishing, self._names, source=self.name, interval=settings.journal_interval)
+        interval, timeout = settings.journal_interval, settings.publish_timeout
+        self._journal = Journal(self._publishing, self._names, source=self.name, interval=interval, timeout=timeout)
         self.figures = Figures(self._values)
         self._chronicle = Chronicle(self._journal, self.figures, now)
         self._lookout = Lookout(self._names.scheduler, settings.scheduler_missing_after, self._chronicle.unscheduled)
@@ -158,7 +159,7 @@ class Worker:
         connection = self._consuming.connection
         by_nack = connection is not None and connection.broker_version >= NACK_DOES_NOT_COUNT
         waiting = [case for lane in self._starting_lanes() for case in lane.take_waiting()]
-        await asyncio.gather(*(self._settlement.give_back(case, by_nack=by_nack) for case in waiting))
+        await self._give_back(waiting, by_nack=by_nack)
         await self._until_idle(grace)
         interrupted = [case.run for case in self._path.open if case.is_running and case.run is not None]
         for run in interrupted:
@@ -166,6 +167,15 @@ class Worker:
         await self._until_idle(self._settings.publish_timeout)
         await self._close()
         return len(interrupted)
+
+    async def _give_back(self, waiting: Iterable[Case], *, by_nack: bool) -> None:
+        """As far as the broker takes it in time; the rest goes back by itself when the channel closes."""
+        tasks = [asyncio.create_task(self._settlement.give_back(case, by_nack=by_nack)) for case in waiting]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self._settings.publish_timeout.total_seconds())
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _close(self) -> None:
         for task in self._beside:
@@ -201,6 +211,8 @@ class Worker:
         """The channel was lost, its job came back here: the run goes on, and is settled on the new delivery."""
         log.info("a run keeps its job", extra={"job": orphan.job_id, "type": orphan.job_type, "queue": delivery.queue})
         orphan.delivery = delivery
+        if orphan.forgetting is not None:
+            orphan.forgetting.cancel()
         if orphan.verdict is not None and not orphan.is_ending:
             orphan.is_ending = True
             self._orphans.submit(orphan)

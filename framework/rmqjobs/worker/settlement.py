@@ -58,9 +58,11 @@ class Settlement:
                 if not await self._publish(message, case):
                     return False
             case.published = True
-        for answer in self._replies(case, verdict):
-            if not await self._publish(answer, case, optional=True):
-                return False
+        if not case.answered:
+            for answer in self._replies(case, verdict):
+                if not await self._publish(answer, case, optional=True):
+                    return False
+            case.answered = True
         case.delivery.ack()
         return not case.delivery.lease.is_lost
 

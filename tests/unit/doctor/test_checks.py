@@ -92,19 +92,28 @@ CASES: list[tuple[str, Facts, str, Severity, str]] = [
     (
         "a harmful policy",
         with_details("rmqjobs.demo", policy="short", effective_policy_definition={"message-ttl": 1000}),
-        "policies", W, "clear_policy -p / short",
+        "policies", E, "clear_policy -p / short",
     ),
+    (
+        "an operator policy",
+        with_details("rmqjobs.demo", operator_policy="ops", effective_policy_definition={"delivery-limit": 3}),
+        "policies", W, "clear_operator_policy -p / ops",
+    ),
+    ("a management API that is not there", replace(FACTS, management=None, management_problem="-"), "management", E, "correct"),
     ("a replica away", with_details("rmqjobs.demo", members=["a", "b", "c"], online=["a", "b"]), "replicas", W, "start"),
     ("no majority", with_details("rmqjobs.demo", members=["a", "b", "c"], online=["a"]), "replicas", E, "start"),
     ("clocks", with_api(clock_difference=timedelta(seconds=-8)), "clock", W, "NTP"),
     ("no permissions", with_api(permissions=("^$", "^x$", "^$")), "permissions", E, "topology permissions"),
+    ("empty permissions", with_api(permissions=("", "", "")), "permissions", E, "topology permissions"),
+    ("odd permissions", with_api(permissions=("^$", "x(?i)", "^$")), "permissions", E, "topology permissions"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("facts", "check", "severity", "mend"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_it_finds(facts: Facts, check: str, severity: Severity, mend: str) -> None:
-    assert wrong(facts) == [(check, severity)]
-    (finding,) = (each for each in findings(facts) if each.severity is severity)
+    settings = {"management_url": "http://h:15672"} if check == "management" else {}
+    assert wrong(facts, **settings) == [(check, severity)]
+    (finding,) = (each for each in findings(facts, **settings) if each.severity is severity)
     assert mend in finding.mend
     assert finding.summary
 
@@ -120,3 +129,18 @@ def test_an_old_brokers_patience_is_held_against_max_runtime() -> None:
 def test_roles_a_user_can_take_are_named() -> None:
     read = with_api(permissions=("^$", r"^rmqjobs\.(jobs|delay\.\d\d)$", "^$"))
     assert [each.summary for each in findings(read) if each.check == "permissions"] == ["user 'guest' can be publisher"]
+
+
+def test_what_a_user_may_not_look_at_is_not_called_good() -> None:
+    hidden = ("rmqjobs.demo", "rmqjobs.demo.dead", "rmqjobs.unrouted")
+    seen = {name: found for name, found in HEALTHY.items() if name not in hidden}
+    checks = {each.check: each for each in findings(replace(FACTS, queues=seen, unseen=hidden))}
+    for check in ("consumers", "dead-letters", "unrouted", "topology"):
+        assert (checks[check].severity, checks[check].summary) == (Severity.NOTE, "not looked at")
+    assert checks["scheduler"].severity is Severity.OK
+
+
+def test_mending_commands_say_where() -> None:
+    patient = Patient(without("rmqjobs.demo"), Settings(), HANDLERS, TOPOLOGY, "--prefix other")
+    (finding,) = (each for each in examine(patient) if each.severity is E)
+    assert finding.mend == "rmqjobs topology apply --prefix other"
