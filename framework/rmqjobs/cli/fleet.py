@@ -30,6 +30,8 @@ log = logging.getLogger("rmqjobs.fleet")
 PARENT_PIPE = "RMQJOBS_PARENT_PIPE"
 FIRST_PAUSE, LONGEST_PAUSE, LIVED = 0.5, 30.0, 60.0  # seconds
 LOOK_EVERY = 0.5
+# What is in the settings' file is in the settings already.
+_WORKER = (sys.executable, "-m", "rmqjobs", "worker", "--config", os.devnull)
 SPARE = timedelta(seconds=10)  # beyond grace and publish_timeout, before a worker that does not end is killed
 
 
@@ -69,6 +71,8 @@ class Fleet:
     async def run(self) -> int:
         """Works until told to stop; the exit code."""
         stop = stop_by_signal("second signal: ending now; running jobs go to other workers", self._kill)
+        if not self._init and (code := await self._check()):
+            return code
         with _pipe() as pipe:
             async with self._listening() as address, self._manager.alive(self._is_ready):
                 keepers = [asyncio.create_task(self._keep(each, address, pipe)) for each in self._members]
@@ -79,6 +83,12 @@ class Fleet:
                     task.cancel()
                 await asyncio.gather(*keepers, *beside, return_exceptions=True)
         return self._code
+
+    async def _check(self) -> int:
+        """Loads the plugins once, in a process of its own: what is wrong with them is said once, and nothing is started."""
+        environ = self._environ(self._members[0], "", -1)
+        process = await asyncio.create_subprocess_exec(*_WORKER, "--check", *self._options, env=environ)
+        return await process.wait()
 
     async def _keep(self, member: _Member, address: str, pipe: int) -> None:
         """One worker after the other."""
@@ -115,12 +125,7 @@ class Fleet:
     async def _start(self, member: _Member, address: str, pipe: int) -> asyncio.subprocess.Process:
         member.heard_at = None
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "rmqjobs",
-            "worker",
-            "--config",
-            os.devnull,  # what is in the file is in the settings already
+            *_WORKER,
             *self._options,
             env=self._environ(member, address, pipe),
             stdin=asyncio.subprocess.DEVNULL,

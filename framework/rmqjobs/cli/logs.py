@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import structlog
+
+
+def _add_pid(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Several workers may write to one place."""
+    event["pid"] = os.getpid()
+    return event
 
 
 def configure(log_format: str, *, level: int = logging.INFO) -> None:
@@ -24,7 +31,7 @@ def configure(log_format: str, *, level: int = logging.INFO) -> None:
     if as_console:
         renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28)
     else:
-        shared += [structlog.stdlib.add_logger_name, structlog.processors.format_exc_info]
+        shared += [structlog.stdlib.add_logger_name, _add_pid, structlog.processors.format_exc_info]
         renderer = structlog.processors.JSONRenderer(default=str)
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
