@@ -217,7 +217,7 @@ async def test_what_waited_while_this_process_was_frozen_is_not_started(settings
         assert connection is not None
         sending = asyncio.create_task(jobs.publish_many(Note(text="meanwhile", n=n) for n in range(50)))
         await asyncio.sleep(0)
-        connection._moved_at = -1000  # as if this process had stood still since
+        connection.raw._read_at -= 1000  # as if this process had stood still since
         await sending
         await until(lambda: worker._consuming.connection is not connection and worker.is_ready)
         async with working(other, settings):

@@ -8,6 +8,7 @@ import math
 import os
 import random
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from importlib.metadata import version
@@ -42,12 +43,23 @@ PERMANENT = (AuthenticationFailed, VhostNotFound, TlsFailed, PermissionMissing, 
 Prepare = Callable[["Connection"], Awaitable[None]]
 
 
-class _Buffering(AsyncioConnection):  # type: ignore[misc]
-    """Writes what one turn of the event loop has to send at once: pika gives its transport three pieces a message."""
+class _Adapter(AsyncioConnection):  # type: ignore[misc]
+    """pika's adapter, with one write for all that a turn of the event loop has to send, and an eye on what is read.
+
+    pika gives its transport three pieces a message.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._unsent: list[bytes] = []
+        self._read_at = time.monotonic()
+        self.longest_silence = 0.0
         super().__init__(*arguments, **options)
+
+    def _proto_data_received(self, data: bytes) -> None:
+        now = time.monotonic()
+        self.longest_silence = max(self.longest_silence, now - self._read_at)
+        self._read_at = now
+        super()._proto_data_received(data)
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if not self._unsent:
@@ -123,7 +135,7 @@ class Connection:
         self.blocked: str | None = None
         self._loop = loop
         self._pulse: asyncio.Task[None] | None = None
-        self._limit = self._moved_at = math.inf
+        self._limit = math.inf
         raw.add_on_close_callback(self._on_close)
         raw.add_on_connection_blocked_callback(self._on_blocked)
         raw.add_on_connection_unblocked_callback(self._on_unblocked)
@@ -174,20 +186,22 @@ class Connection:
 
         RabbitMQ gives the deliveries of a silent connection away after two to three heartbeats; by then we have given up.
         """
-        self._limit, self._moved_at = limit.total_seconds(), self._loop.time()
+        self._limit = limit.total_seconds()
         self._pulse = self._loop.create_task(self._feel_pulse(), name="rmqjobs-pulse")
 
     @property
     def is_stale(self) -> bool:
-        """Whether this process stood still for longer than the limit: what arrives now, another worker has by now."""
-        return self._loop.time() > self._moved_at + self._limit
+        """Whether nothing was read for so long that RabbitMQ may soon have given the deliveries away: this process stood still.
+
+        The broker sends something twice in a heartbeat, and waits for two of them at least.
+        """
+        return float(self.raw.longest_silence) > self._limit * 1.5
 
     async def _feel_pulse(self) -> None:
         received, silent = self.raw.bytes_received, 0
         while not self.closed.done():
             # In small steps: what an event loop that was held up has not read is not the broker's silence.
             await asyncio.sleep(self._limit / PULSE_STEPS)
-            self._moved_at = self._loop.time()
             silent = silent + 1 if self.raw.bytes_received == received else 0
             received = self.raw.bytes_received
             if silent > PULSE_STEPS:
@@ -275,7 +289,7 @@ async def _open(broker: Broker, endpoint: Endpoint, name: str, heartbeat: timede
         if not opened.done():
             outcome()
 
-    raw = _Buffering(
+    raw = _Adapter(
         _parameters(broker, endpoint, name, heartbeat, plugins),
         on_open_callback=lambda connection: settle(lambda: opened.set_result(connection)),
         on_open_error_callback=lambda _connection, error: settle(
