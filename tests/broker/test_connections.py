@@ -76,7 +76,7 @@ async def stranger(settings: Settings, broker: RunningBroker) -> AsyncIterator[S
 
 
 async def test_a_missing_permission_names_what_is_refused(stranger: Settings) -> None:
-    with pytest.raises(PermissionMissing, match=r"refused for user.*set_permissions"):
+    with pytest.raises(PermissionMissing, match=r"refused for user.*topology permissions"):
         await Worker(Stage().registry, stranger).start()
     async with AsyncPublisher(settings=stranger) as jobs:
         with pytest.raises(PermissionMissing, match="refused"):
