@@ -19,8 +19,10 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 _MOMENT = timedelta(milliseconds=1)
 _DAY = timedelta(days=1)
-# The last one: 29 February, over a century that leaves one out.
-_SEARCH_BACK = (timedelta(minutes=1), timedelta(hours=1), _DAY, 32 * _DAY, 367 * _DAY, 9 * 366 * _DAY, 400 * 366 * _DAY)
+# 29 February comes after eight years over a century that leaves one out; on a Sunday, after forty.
+_SEARCH_BACK = (
+    timedelta(minutes=1), timedelta(hours=1), _DAY, 32 * _DAY, 367 * _DAY, 9 * 366 * _DAY, 41 * 366 * _DAY, 400 * 366 * _DAY,
+)  # fmt: skip
 
 
 class Timetable:
