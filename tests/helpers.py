@@ -184,7 +184,7 @@ async def depth(settings: Settings, queue: str) -> int:
 
 
 async def events(settings: Settings) -> list[tuple[str, str]]:
-    return [(event.kind.value, event.job_type) async for event in follow(settings, start="first", stop_at_end=True)]
+    return [(event.kind.value, event.type) async for event in follow(settings, start="first", stop_at_end=True)]
 
 
 @asynccontextmanager

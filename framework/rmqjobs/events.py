@@ -41,15 +41,15 @@ class EventKind(StrEnum):
     UNSCHEDULED = "unscheduled"  # schedules exist, and no scheduler is active
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
-    """One record of the journal. Of a schedule, `job_id` is the tick's and `data` has its name as `schedule`.
+    """One record of the journal. Of a schedule, `job` is the tick's and `data` has its name as `schedule`.
 
     Args:
         kind: What happened.
         at: When, in UTC.
-        job_id: To which job; empty for records about the journal itself.
-        job_type: Its type.
+        job: Id of the job it happened to; empty for records about the journal itself.
+        type: Its job type.
         queue: The work queue, without the prefix.
         attempt: Number of the run.
         data: What belongs to the kind: `seconds`, `reason`, `delay`, `done`/`total`/`note`, `message`, …
@@ -58,8 +58,8 @@ class Event:
 
     kind: EventKind
     at: datetime
-    job_id: str
-    job_type: str
+    job: str
+    type: str
     queue: str = ""
     attempt: int = 0
     data: Mapping[str, JsonValue] = field(default_factory=dict)

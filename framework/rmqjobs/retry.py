@@ -114,6 +114,9 @@ class Done:
     """The handler returned."""
 
 
+DONE = Done()
+
+
 @dataclass(frozen=True, slots=True)
 class RetryIn:
     """Run again after `delay`, with these counters."""
@@ -171,7 +174,7 @@ def decide(policy: RetryPolicy, counters: Counters, error: BaseException | None,
         roll: A random number in [0, 1), for the jitter.
     """
     if error is None:
-        return Done()
+        return DONE
     for kind, verdict in _FINAL:
         if isinstance(error, kind):
             return verdict

@@ -135,7 +135,7 @@ class Connection:
         self.blocked: str | None = None
         self._loop = loop
         self._pulse: asyncio.Task[None] | None = None
-        self._limit = math.inf
+        self._limit = self._stale_after = math.inf
         raw.add_on_close_callback(self._on_close)
         raw.add_on_connection_blocked_callback(self._on_blocked)
         raw.add_on_connection_unblocked_callback(self._on_unblocked)
@@ -187,6 +187,7 @@ class Connection:
         RabbitMQ gives the deliveries of a silent connection away after two to three heartbeats; by then we have given up.
         """
         self._limit = limit.total_seconds()
+        self._stale_after = self._limit * 1.5
         self._pulse = self._loop.create_task(self._feel_pulse(), name="rmqjobs-pulse")
 
     @property
@@ -195,7 +196,7 @@ class Connection:
 
         The broker sends something twice in a heartbeat, and waits for two of them at least.
         """
-        return float(self.raw.longest_silence) > self._limit * 1.5
+        return bool(self.raw.longest_silence > self._stale_after)
 
     async def _feel_pulse(self) -> None:
         received, silent = self.raw.bytes_received, 0

@@ -49,8 +49,10 @@ class Lease:
         self.subscription = subscription
         self._channel, self._loop = channel, loop
         self._lowest = 1  # the first tag that is not settled
-        self._settled: set[int] = set()
-        self._unsent: list[int] = []
+        self._beginning = 0  # the last tag before it that is to be acknowledged, and all before with it; 0 for none
+        self._settled: set[int] = set()  # beyond the lowest
+        self._stragglers: list[int] = []  # of these, what is to be acknowledged
+        self._gathered = 0  # acknowledgements since the last were sent
         self._timer: asyncio.TimerHandle | None = None
         self._burst = max(subscription.prefetch // 2, 1)
         self.taken = 0  # deliveries so far
@@ -69,9 +71,13 @@ class Lease:
     def ack(self, tag: int) -> None:
         """Acknowledges soon."""
         self._ended += 1
-        self._settled.add(tag)
-        self._unsent.append(tag)
-        if len(self._unsent) >= self._burst:
+        if tag == self._lowest:  # most jobs end in the order they came
+            self._lowest, self._beginning = tag + 1, tag
+        else:
+            self._settled.add(tag)
+            self._stragglers.append(tag)
+        self._gathered += 1
+        if self._gathered >= self._burst:
             self.flush()
         elif self._timer is None:
             self._timer = self._loop.call_later(ACK_DELAY, self.flush)
@@ -88,20 +94,20 @@ class Lease:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self.is_lost or not self._unsent:
-            self._unsent.clear()
-            return
         while self._lowest in self._settled:
             self._settled.discard(self._lowest)
             self._lowest += 1
         # The tag of a `multiple` ack must itself be open: a tag acknowledged before would close the channel.
-        beginning = max((tag for tag in self._unsent if tag < self._lowest), default=None)
-        if beginning is not None:
-            self._channel.raw.basic_ack(beginning, multiple=True)
-        for tag in self._unsent:
-            if tag > self._lowest:
-                self._channel.raw.basic_ack(tag)
-        self._unsent.clear()
+        beginning = max((tag for tag in self._stragglers if tag < self._lowest), default=0)
+        beginning = max(beginning, self._beginning)
+        if not self.is_lost:
+            if beginning:
+                self._channel.raw.basic_ack(beginning, multiple=True)
+            for tag in self._stragglers:
+                if tag > self._lowest:
+                    self._channel.raw.basic_ack(tag)
+        self._beginning = self._gathered = 0
+        self._stragglers.clear()
 
 
 @dataclass(slots=True, eq=False)
@@ -109,6 +115,7 @@ class Delivery:
     """A message that is ours until it is acknowledged, given back, or its lease is lost."""
 
     lease: Lease
+    queue: str  # the work queue it came from, without the prefix
     tag: int
     body: bytes
     routing_key: str
@@ -116,9 +123,10 @@ class Delivery:
     properties: Any
 
     @property
-    def queue(self) -> str:
-        """The work queue it came from, without the prefix."""
-        return self.lease.subscription.queue
+    def returns(self) -> int:
+        """How often the broker got it back, by its own count."""
+        count = (self.properties.headers or {}).get("x-delivery-count")
+        return count if isinstance(count, int) else 0
 
     def ack(self) -> None:
         """Says that it is settled; without effect when the lease is lost."""
@@ -280,14 +288,15 @@ class ConsumeLink:
         lease = Lease(channel, subscription, loop)
         cancelled: asyncio.Future[None] = loop.create_future()
         channel.raw.add_on_cancel_callback(lambda _frame: resolve(cancelled, None))
-        on_delivery = self._on_delivery
+        on_delivery, queue = self._on_delivery, subscription.queue
 
         def deliver(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
             if connection.is_stale:  # it belongs to another worker by now
                 connection.cut("this process was held up for longer than the broker waits")
                 return
             lease.taken += 1
-            on_delivery(Delivery(lease, method.delivery_tag, body, method.routing_key, method.redelivered, properties))
+            tag, key = method.delivery_tag, method.routing_key
+            on_delivery(Delivery(lease, queue, tag, body, key, method.redelivered, properties))
 
         await channel.call("basic_qos", prefetch_count=subscription.prefetch)
         if self._stopping:

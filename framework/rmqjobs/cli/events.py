@@ -56,8 +56,8 @@ def events(
     def wanted(event: Event) -> bool:
         return (
             (not kind or event.kind.value in kind)
-            and (not type or event.job_type in type)
-            and (not job or event.job_id.startswith(job))
+            and (not type or event.type in type)
+            and (not job or event.job.startswith(job))
         )
 
     as_json = json or not sys.stdout.isatty()
@@ -80,4 +80,4 @@ def _line(event: Event) -> str:
     data = " ".join(f"[dim]{name}=[/dim]{escape(str(value))}" for name, value in event.data.items())
     colour = _COLOURS.get(event.kind, "cyan")
     at = event.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
-    return f"[dim]{at}[/dim] [{colour}]{event.kind.value:<10}[/{colour}] {event.job_type:<24} {event.job_id} {data}"
+    return f"[dim]{at}[/dim] [{colour}]{event.kind.value:<10}[/{colour}] {event.type:<24} {event.job} {data}"

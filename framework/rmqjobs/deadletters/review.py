@@ -183,4 +183,4 @@ class Review:
                 Event(kind, at, letter.id, letter.type, letter.queue, letter.attempts, data, self._by)
                 for letter in letters[start : start + _JOURNAL_BATCH]
             ]
-            await self._desk.publish(wire_events.encode(self._names, events, source=self._by))
+            await self._desk.publish(wire_events.batch(self._names, map(wire_events.encode, events), source=self._by))

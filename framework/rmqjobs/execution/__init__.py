@@ -4,8 +4,9 @@
 stopped is not given up: the job stays ours until its run ends, so that it never runs twice at once.
 """
 
+from rmqjobs.execution.limits import keep_limits, run_alone
 from rmqjobs.execution.pools import Pools
 from rmqjobs.execution.processes import Recycle
 from rmqjobs.execution.run import Run
 
-__all__ = ["Pools", "Recycle", "Run"]
+__all__ = ["Pools", "Recycle", "Run", "keep_limits", "run_alone"]

@@ -88,13 +88,17 @@ class Lane(Generic[ItemT]):
         """One item after the other, until none waits."""
         until = time.monotonic() + _STRETCH
         while self._waiting and not (task and task.cancelling()):
-            item = self._waiting.popleft()
+            work, context = self._start(self._waiting.popleft()), contextvars.copy_context()
             self._running += 1
             try:
-                await _in_context(contextvars.copy_context(), self._start(item), self._waits)
+                waits_for = context.run(work.send, None)
+                self._waits()
+                await _in_context(context, work, waits_for)
+            except StopIteration:  # it ended without having to wait
+                pass
             except Exception as error:  # noqa: BLE001 - told to the event loop, as a task's would be
-                context = {"message": "a lane's work raised", "exception": error}
-                asyncio.get_running_loop().call_exception_handler(context)
+                told = {"message": "a lane's work raised", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(told)
             finally:
                 self._running -= 1
             if time.monotonic() > until:
@@ -104,22 +108,15 @@ class Lane(Generic[ItemT]):
 
 
 @types.coroutine
-def _in_context(
-    context: contextvars.Context, work: Coroutine[Any, Any, None], waits: Callable[[], None]
-) -> Generator[Any, Any, None]:
-    """Awaits it in this context: what a task does at each step, without the task. Says when it has to wait, the first time."""
-    step: Callable[..., Any] = work.send
-    value: Any = None
-    first = True
+def _in_context(context: contextvars.Context, work: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    """Awaits the rest of it in this context: what a task does at each step, without the task."""
     while True:
+        step: Callable[..., Any] = work.send
+        try:
+            value = yield waits_for
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the work's
+            value, step = error, work.throw
         try:
             waits_for = context.run(step, value)
         except StopIteration:
             return
-        if first:
-            first = False
-            waits()
-        try:
-            value, step = (yield waits_for), work.send
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the work's
-            value, step = error, work.throw

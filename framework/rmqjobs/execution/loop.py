@@ -13,7 +13,7 @@ class LoopPool:
 
     async def run(self, run: Run) -> object:
         """The handler's result, or its exception, or what it was stopped by."""
-        task = cast("asyncio.Task[object]", asyncio.current_task())
+        task: asyncio.Task[object] = asyncio.current_task()  # type: ignore[assignment] # there is one
         run.begin(lambda _error: task.cancel())
         try:
             result = await run.call()  # type: ignore[misc]

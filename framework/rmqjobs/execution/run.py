@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ class Run:
         body: The same as JSON, for a child process.
         job: What the handler sees.
         stopped_by: Why it was stopped, if it was.
+        seconds: How long it took, to the microsecond; 0 until it has ended.
     """
 
     handler: Handler
@@ -32,12 +34,14 @@ class Run:
     body: bytes
     job: Job
     stopped_by: Exception | None = None
+    seconds: float = 0.0
+    _began: int | None = None  # monotonic, in nanoseconds
     _stopper: Callable[[Exception], object] | None = field(default=None, repr=False)
     _complaint: asyncio.TimerHandle | None = field(default=None, repr=False)
 
     def begin(self, stopper: Callable[[Exception], object]) -> None:
-        """From here on it can be stopped; `stopper` is how the pool does that."""
-        self._stopper = stopper
+        """Its time starts, and it can be stopped; `stopper` is how the pool does that."""
+        self._began, self._stopper = time.monotonic_ns(), stopper
         if self.stopped_by is not None:  # before it began
             stopper(self.stopped_by)
 
@@ -53,8 +57,9 @@ class Run:
         self._stopper(error)
 
     def end(self) -> None:
-        """It cannot be stopped any more."""
-        self._stopper = None
+        """Its time is over, and it cannot be stopped any more."""
+        self.seconds = self._elapsed_us() / 1_000_000
+        self._began = self._stopper = None
         if self._complaint is not None:
             self._complaint.cancel()
             self._complaint = None
@@ -65,10 +70,23 @@ class Run:
             return self.handler.function(self.payload, self.job)
         return self.handler.function(self.payload)
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began; 0 before that and after its end."""
+        return self._elapsed_us() / 1_000_000
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it has had its time."""
+        return self.elapsed >= self.handler.max_runtime.total_seconds()
+
     def stop_overdue(self) -> None:
         """Its time is up."""
         limit = self.handler.max_runtime
         self.stop(TimeLimitExceeded(f"{self.handler.name} ran longer than its max_runtime of {limit}"))
+
+    def _elapsed_us(self) -> int:
+        return 0 if self._began is None else (time.monotonic_ns() - self._began) // 1000
 
     def _name_stubborn(self) -> None:
         log.warning(

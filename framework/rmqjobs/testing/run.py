@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rmqjobs.execution import Pools, Run
+from rmqjobs.execution import Pools, Run, run_alone
 from rmqjobs.job import Job, Payload
 from rmqjobs.plugin import Plugin
 from rmqjobs.plugins import registry_of
@@ -21,6 +21,6 @@ async def run_job(plugin: Plugin, payload: Payload, job: Job | None = None) -> o
     pools = Pools(threads=1)
     try:
         job = job or Job("test", payload.job_type, max_attempts=handler.retry.max_attempts, queue=handler.queue)
-        return await pools.run(Run(handler, handler.validate(body), body, job))
+        return await run_alone(pools, Run(handler, handler.validate(body), body, job))
     finally:
         await pools.close()

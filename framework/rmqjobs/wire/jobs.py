@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import uuid_utils
-from pydantic import JsonValue
 from pydantic_core import to_json
 
 from rmqjobs.errors import InvalidJob, MalformedMessage
-from rmqjobs.job import check_job_type, is_job_type
+from rmqjobs.job import Job, check_job_type, is_job_type
 from rmqjobs.retry import Counters
 from rmqjobs.topology import MAX_DELAY, Names, delay_route, job_type_of_key
 from rmqjobs.wire import headers as h
@@ -42,6 +42,12 @@ class Message:
     app_id: str | None = None
     content_type: str | None = JSON
     content_encoding: str | None = None
+
+
+class Reply(Message):
+    """The answer to a producer that set `reply_to`; nobody may wait for it any more."""
+
+    __slots__ = ()
 
 
 class Properties(Protocol):
@@ -89,29 +95,17 @@ class Envelope:
     """A received job, taken apart.
 
     Args:
-        id: Job id; made here when the producer gave none.
-        type: Job type.
+        job: As its handler will see it; its id is made here when the producer gave none.
         body: The payload's JSON, not yet validated.
         counters: Attempt of the run to come, crashes and unhandled receipts so far.
-        headers: All headers as received.
-        expires_at, first_failed_at, published_at: Instants, or None.
-        schedule, scheduled_for, period_start: Of the tick that made it, or None.
-        state: The last checkpoint.
+        expires_at: It must not start from here on.
         delivery_count: How often the broker got it back, by its own count.
     """
 
-    id: str
-    type: str
+    job: Job
     body: bytes
     counters: Counters = _FRESH
-    headers: Mapping[str, Any] = field(default_factory=dict)
-    published_at: datetime | None = None
     expires_at: datetime | None = None
-    schedule: str | None = None
-    scheduled_for: datetime | None = None
-    period_start: datetime | None = None
-    first_failed_at: datetime | None = None
-    state: JsonValue = None
     delivery_count: int = 0
 
 
@@ -182,10 +176,12 @@ def decode(incoming: Incoming, *, max_body: int) -> Envelope:
     kind = job_type(incoming)
     if not is_job_type(kind):
         raise MalformedMessage(f"{kind!r:.80} is no job type. See the message contract")
-    job_id = text_of(properties.message_id) if properties.message_id else new_job_id()
-    envelope = Envelope(job_id, kind, incoming.body)
+    job = Job(text_of(properties.message_id or new_job_id()), kind)
     if properties.timestamp is not None:
-        envelope.published_at = _timestamp(properties.timestamp)
+        job.published_at = _timestamp(properties.timestamp)
+    if properties.correlation_id is not None:
+        job.correlation_id = properties.correlation_id
+    envelope = Envelope(job, incoming.body)
     if properties.headers:
         _read_headers(envelope, properties.headers)
     return envelope
@@ -203,17 +199,17 @@ def again(
     failed: bool = False,
 ) -> Message:
     """The same job for a later run: by way of the delay ladder, or straight to its queue when there is no delay."""
-    headers = kept_headers(incoming) | _counter_headers(counters)
-    if envelope.state is not None:
-        headers[h.CHECKPOINT] = to_json(envelope.state).decode()
+    job, headers = envelope.job, kept_headers(incoming) | _counter_headers(counters)
+    if job.state is not None:
+        headers[h.CHECKPOINT] = to_json(job.state).decode()
     if failed and h.FIRST_FAILED_AT not in headers:
         headers[h.FIRST_FAILED_AT] = h.milliseconds(now)
     exchange, key = "", names.queue(queue)
     if delay > timedelta(0):
         delay = min(delay, MAX_DELAY)
-        exchange, key = delay_route(names, delay, envelope.type)
+        exchange, key = delay_route(names, delay, job.type)
         headers[h.RUN_AT] = h.milliseconds(now + delay)
-    return resend(incoming, exchange, key, headers, job_id=envelope.id, kind=envelope.type)
+    return resend(incoming, exchange, key, headers, job_id=job.id, kind=job.type)
 
 
 def resend(
@@ -261,17 +257,17 @@ def is_same(one: Incoming, other: Incoming) -> bool:
     )
 
 
-def reply(incoming: Incoming, envelope: Envelope, status: str, result: object) -> Message:
+def reply(incoming: Incoming, envelope: Envelope, status: str, result: object) -> Reply:
     """The answer for a producer that set `reply_to`. What JSON cannot express becomes its `repr`."""
     properties = incoming.properties
-    return Message(
+    return Reply(
         "",
         properties.reply_to or "",
         _result(result),
         message_id=new_job_id(),
-        type=envelope.type,
+        type=envelope.job.type,
         headers={h.STATUS: status},
-        correlation_id=properties.correlation_id or envelope.id,
+        correlation_id=properties.correlation_id or envelope.job.id,
     )
 
 
@@ -289,17 +285,17 @@ def _counter_headers(counters: Counters) -> dict[str, Any]:
 
 
 def _read_headers(envelope: Envelope, headers: Mapping[str, Any]) -> None:
-    envelope.headers = headers
-    envelope.counters = Counters(
-        h.integer(headers, h.ATTEMPT, 1, least=1), h.integer(headers, h.CRASHES, 0), h.integer(headers, h.UNHANDLED, 0)
-    )
+    job = envelope.job
+    job.headers = MappingProxyType(headers)
+    job.attempt = h.integer(headers, h.ATTEMPT, 1, least=1)
+    envelope.counters = Counters(job.attempt, h.integer(headers, h.CRASHES, 0), h.integer(headers, h.UNHANDLED, 0))
     envelope.expires_at = h.instant(headers, h.EXPIRES_AT)
     if h.SCHEDULED_FOR in headers:
-        envelope.schedule = text_of(headers[h.SCHEDULE]) if h.SCHEDULE in headers else None
-        envelope.scheduled_for = h.instant(headers, h.SCHEDULED_FOR)
-        envelope.period_start = h.instant(headers, h.PERIOD_START)
-    envelope.first_failed_at = h.instant(headers, h.FIRST_FAILED_AT)
-    envelope.state = h.checkpoint(headers)
+        job.schedule = text_of(headers[h.SCHEDULE]) if h.SCHEDULE in headers else None
+        job.scheduled_for = h.instant(headers, h.SCHEDULED_FOR)
+        job.period_start = h.instant(headers, h.PERIOD_START)
+    h.instant(headers, h.FIRST_FAILED_AT)  # for people alone, but it travels on: a wrong one is told now
+    job.state = h.checkpoint(headers)
     count = headers.get("x-delivery-count")
     envelope.delivery_count = count if isinstance(count, int) else 0
 

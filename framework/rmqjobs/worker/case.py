@@ -9,7 +9,7 @@ from rmqjobs.amqp.consuming import Delivery
 from rmqjobs.execution import Run
 from rmqjobs.job import Handler
 from rmqjobs.retry import Counters, Verdict
-from rmqjobs.wire.jobs import Envelope, is_same, job_type, new_job_id, text_of
+from rmqjobs.wire.jobs import Envelope, Message, is_same, job_type, new_job_id, text_of
 
 
 @dataclass(slots=True, eq=False)
@@ -26,12 +26,8 @@ class Case:
         error: What went wrong.
         verdict: What was decided.
         is_ending: Whether it is being settled, or waits for that.
-        published: Whether what the verdict asks for is in RabbitMQ.
-        answered: Whether whoever waits for the result has it.
+        unsent: Messages that must be in RabbitMQ before the delivery may go; None before anybody asked.
         forgetting: When it is forgotten, if its channel is lost.
-        began: Monotonic time of the run's start, in seconds.
-        seconds: How long the run took.
-        is_running: Whether its handler runs now.
         announced: Whether the journal has its start.
     """
 
@@ -44,12 +40,8 @@ class Case:
     error: BaseException | None = None
     verdict: Verdict | None = None
     is_ending: bool = False
-    published: bool = False
-    answered: bool = False
+    unsent: list[Message] | None = None
     forgetting: asyncio.TimerHandle | None = None
-    began: float = 0.0
-    seconds: float = 0.0
-    is_running: bool = False
     announced: bool = False
     _id: str = ""
 
@@ -58,17 +50,22 @@ class Case:
         return self.delivery.lease.is_lost and is_same(self.delivery, delivery)
 
     @property
+    def running(self) -> Run | None:
+        """Its run, while that has not ended."""
+        return self.run if self.verdict is None else None
+
+    @property
     def job_id(self) -> str:
         """The job's id; a malformed message without one is given one here."""
         if self.envelope is not None:
-            return self.envelope.id
+            return self.envelope.job.id
         self._id = self._id or text_of(self.delivery.properties.message_id or new_job_id())
         return self._id
 
     @property
     def job_type(self) -> str:
         """The job's type, as far as the message tells."""
-        return self.envelope.type if self.envelope is not None else job_type(self.delivery)
+        return self.envelope.job.type if self.envelope is not None else job_type(self.delivery)
 
     @property
     def counters(self) -> Counters:

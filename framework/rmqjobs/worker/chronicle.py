@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,15 +21,14 @@ from rmqjobs.worker.figures import Figures
 log = logging.getLogger("rmqjobs.worker")
 job_log = logging.getLogger("rmqjobs.job")
 
-_KINDS: Mapping[type, EventKind] = {
-    Done: EventKind.SUCCEEDED,
-    RetryIn: EventKind.RETRIED,
-    Snoozed: EventKind.SNOOZED,
-    Returned: EventKind.RETURNED,
-    Dead: EventKind.DEAD,
-    Skipped: EventKind.SKIPPED,
+_KINDS: Mapping[type, tuple[EventKind, int]] = {  # in the journal, and how loud in the log
+    Done: (EventKind.SUCCEEDED, logging.DEBUG),
+    RetryIn: (EventKind.RETRIED, logging.WARNING),
+    Snoozed: (EventKind.SNOOZED, logging.INFO),
+    Returned: (EventKind.RETURNED, logging.WARNING),
+    Dead: (EventKind.DEAD, logging.ERROR),
+    Skipped: (EventKind.SKIPPED, logging.WARNING),
 }
-_LEVELS = {EventKind.SUCCEEDED: logging.DEBUG, EventKind.SNOOZED: logging.INFO, EventKind.DEAD: logging.ERROR}
 # Names the logging module keeps for itself.
 _TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -49,16 +47,16 @@ class Chronicle:
 
     def tell(self, case: Case, verdict: Verdict, *, settled: bool) -> None:
         """How a job ended, for now."""
-        kind, data = _KINDS[type(verdict)], _about(verdict, case.error)
+        kind, level = _KINDS[type(verdict)]
+        data = {} if case.error is None else _about(verdict, case.error)
         if case.run is not None:
-            data["seconds"] = round(case.seconds, 6)
+            data["seconds"] = case.run.seconds
         if not settled:
             hint = "it is settled when it comes back here; another worker that gets it runs it again"
             log.warning("job ended after its channel was lost", extra={"job": case.job_id, **data, "hint": hint})
             return
         self._record(case, kind, data)
         self._figures.count(case, kind, data.get("reason"))
-        level = _LEVELS.get(kind, logging.WARNING)
         if log.isEnabledFor(level):
             log.log(level, "job %s", kind.value, extra={"job": case.job_id, "type": case.job_type, **data})
 
@@ -89,23 +87,20 @@ class Chronicle:
         """Records the start of runs that outlive an interval, until cancelled; for shorter ones the end says it all."""
         while True:
             await asyncio.sleep(interval.total_seconds())
-            latest = time.monotonic() - interval.total_seconds()
             for case in open_cases:
-                if case.is_running and not case.announced and case.began <= latest:
+                if not case.announced and case.running is not None and case.running.elapsed >= interval.total_seconds():
                     case.announced = True
                     self._record(case, EventKind.STARTED, {})
 
     def _record(self, case: Case, kind: EventKind, data: Mapping[str, JsonValue]) -> None:
-        attempt = case.envelope.counters.attempt if case.envelope else 0
+        attempt = case.envelope.job.attempt if case.envelope else 0
         queue, source = case.delivery.queue, self._journal.source
         self._journal.record(Event(kind, self._now(), case.job_id, case.job_type, queue, attempt, data, source))
 
 
-def _about(verdict: Verdict, error: BaseException | None) -> dict[str, Any]:
-    data: dict[str, Any] = {}
-    if error is not None:
-        kind, message, _ = error_text(error)
-        data["error"] = f"{kind}: {message}"[:500]
+def _about(verdict: Verdict, error: BaseException) -> dict[str, Any]:
+    kind, message, _ = error_text(error)
+    data: dict[str, Any] = {"error": f"{kind}: {message}"[:500]}
     match verdict:
         case RetryIn(delay, counters):
             data |= {"in_seconds": round(delay.total_seconds(), 3), "next_attempt": counters.attempt}

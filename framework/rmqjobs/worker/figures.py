@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from operator import add
 from typing import Any
 
 from rmqjobs.events import EventKind
@@ -12,6 +14,18 @@ from rmqjobs.probes import cumulative
 from rmqjobs.worker.case import Case
 
 BUCKETS = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)  # seconds of a run
+
+
+@dataclass(slots=True)
+class _Tally:
+    jobs: int = 0
+    seconds: float = 0.0  # of their runs
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))  # runs by their length
+
+    def add(self, other: _Tally) -> None:
+        self.jobs += other.jobs
+        self.seconds += other.seconds
+        self.buckets = list(map(add, self.buckets, other.buckets))
 
 
 class Figures:
@@ -23,23 +37,19 @@ class Figures:
 
     def __init__(self, now_values: Callable[[], Iterable[tuple[str, str, float]]]) -> None:
         self._now_values = now_values
-        self._processed: Counter[tuple[str, str, str]] = Counter()
+        self._tallies: defaultdict[tuple[str, str, EventKind], _Tally] = defaultdict(_Tally)
         self._dead: Counter[tuple[str, str]] = Counter()
-        self._buckets: dict[str, list[int]] = {}
-        self._seconds: Counter[str] = Counter()
 
     def count(self, case: Case, kind: EventKind, reason: object) -> None:
         """One settled job."""
-        job_type = case.handler.job_type if case.handler else ""  # a type nobody knows must not become a label
-        self._processed[case.delivery.queue, job_type, kind.value] += 1
+        job_type = case.job_type if case.handler else ""  # a type nobody knows must not become a label
+        tally = self._tallies[case.delivery.queue, job_type, kind]
+        tally.jobs += 1
+        if case.run is not None:
+            tally.seconds += case.run.seconds
+            tally.buckets[bisect_left(BUCKETS, case.run.seconds)] += 1
         if kind is EventKind.DEAD:
             self._dead[case.delivery.queue, str(reason)] += 1
-        if case.run is not None:
-            buckets = self._buckets.get(job_type)
-            if buckets is None:
-                buckets = self._buckets[job_type] = [0] * (len(BUCKETS) + 1)
-            buckets[bisect_left(BUCKETS, case.seconds)] += 1
-            self._seconds[job_type] += case.seconds  # type: ignore[assignment]
 
     def collect(self) -> Iterable[Any]:
         """The metric families."""
@@ -54,14 +64,17 @@ class Figures:
         processed = CounterMetricFamily(
             "rmqjobs_jobs_processed", "Jobs by what became of them", labels=["queue", "type", "verdict"]
         )
-        for labels, count in list(self._processed.items()):
-            processed.add_metric(labels, count)
+        durations: defaultdict[str, _Tally] = defaultdict(_Tally)  # of a type, whatever the verdict
+        for (queue, job_type, kind), tally in list(self._tallies.items()):
+            processed.add_metric((queue, job_type, kind.value), tally.jobs)
+            durations[job_type].add(tally)
         yield processed
         dead = CounterMetricFamily("rmqjobs_dead_letters", "Jobs given up", labels=["queue", "reason"])
         for labels_of_dead, count in list(self._dead.items()):
             dead.add_metric(labels_of_dead, count)
         yield dead
         duration = HistogramMetricFamily("rmqjobs_job_duration_seconds", "How long runs took", labels=["type"])
-        for job_type, buckets in list(self._buckets.items()):
-            duration.add_metric([job_type], cumulative(BUCKETS, buckets), self._seconds[job_type])
+        for job_type, tally in durations.items():
+            if any(tally.buckets):
+                duration.add_metric([job_type], cumulative(BUCKETS, tally.buckets), tally.seconds)
         yield duration

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any
 
 from rmqjobs.amqp.consuming import Delivery
 from rmqjobs.errors import ChildDied, JobExpired
 from rmqjobs.execution import Pools, Run
-from rmqjobs.job import Handler, Job
 from rmqjobs.plugins import Registry
-from rmqjobs.retry import RetryPolicy, Verdict, decide
+from rmqjobs.retry import DONE, RetryPolicy, Verdict, decide
 from rmqjobs.wire.headers import REPLY_START
-from rmqjobs.wire.jobs import Envelope, decode
+from rmqjobs.wire.jobs import decode
 from rmqjobs.worker.case import Case
 from rmqjobs.worker.chronicle import Chronicle
 from rmqjobs.worker.settlement import Settlement
@@ -82,6 +79,10 @@ class JobPath:
             case.is_ending = False
             case.forgetting = asyncio.get_running_loop().call_later(ORPHAN_FOR, self.open.discard, case)
 
+    def running(self) -> Iterator[Run]:
+        """Runs that have not ended."""
+        return (case.running for case in self.open if case.running is not None)
+
     def orphan(self, delivery: Delivery) -> Case | None:
         """The run this job has here already, when its channel was lost and the broker handed it out again."""
         return next((case for case in self.open if case.is_orphan_of(delivery)), None)
@@ -89,27 +90,21 @@ class JobPath:
     async def _attempt(self, case: Case) -> object:
         """The handler's result; raises whatever goes wrong on the way to it."""
         envelope = case.envelope = decode(case.delivery, max_body=self._max_body)
-        handler = case.handler = self._registry.handler(envelope.type)
+        handler = case.handler = self._registry.handler(envelope.job.type)
         if envelope.expires_at is not None and envelope.expires_at <= self._now():
             raise JobExpired(f"it had to start before {envelope.expires_at:%Y-%m-%d %H:%M:%S} UTC")
         payload = handler.validate(envelope.body)
-        run = case.run = Run(handler, payload, envelope.body, self._job(case, envelope, handler))
-        if REPLY_START in envelope.headers:
+        job = envelope.job
+        job.queue, job.max_attempts, job.reporter = case.delivery.queue, handler.retry.max_attempts, self._chronicle.report
+        run = case.run = Run(handler, payload, envelope.body, job)
+        if REPLY_START in job.headers:
             self._settlement.answer_start(case.delivery, envelope)
-        case.began, case.is_running = time.monotonic(), True
-        try:
-            for hook in self._registry.before:
-                hook(job=run.job, payload=payload)
-            return await self._pools.run(run, isolated=case.isolated)
-        finally:
-            case.is_running = False
-            case.seconds = time.monotonic() - case.began
-            envelope.state = run.job.state
+        for hook in self._registry.before:
+            hook(job=job, payload=payload)
+        return await self._pools.run(run, isolated=case.isolated)
 
     def _decide(self, case: Case) -> Verdict:
-        policy = case.handler.retry if case.handler else _NO_POLICY
-        counters = case.counters_of_crash if isinstance(case.error, ChildDied) else case.counters
-        verdict = decide(policy, counters, case.error, roll=self._roll())
+        verdict = DONE if case.error is None else self._decide_failure(case, case.error)
         if case.run is not None:
             for after in self._registry.after:
                 _watch(after, job=case.run.job, error=case.error)
@@ -117,22 +112,10 @@ class JobPath:
                 _watch(watcher, job=case.run.job, verdict=verdict)
         return verdict
 
-    def _job(self, case: Case, envelope: Envelope, handler: Handler) -> Job:
-        return Job(
-            id=envelope.id,
-            type=envelope.type,
-            attempt=envelope.counters.attempt,
-            max_attempts=handler.retry.max_attempts,
-            queue=case.delivery.queue,
-            published_at=envelope.published_at,
-            schedule=envelope.schedule,
-            scheduled_for=envelope.scheduled_for,
-            period_start=envelope.period_start,
-            correlation_id=case.delivery.properties.correlation_id,
-            headers=MappingProxyType(envelope.headers) if envelope.headers else envelope.headers,
-            state=envelope.state,
-            reporter=self._chronicle.report,
-        )
+    def _decide_failure(self, case: Case, error: BaseException) -> Verdict:
+        policy = case.handler.retry if case.handler else _NO_POLICY
+        counters = case.counters_of_crash if isinstance(error, ChildDied) else case.counters
+        return decide(policy, counters, error, roll=self._roll())
 
 
 def _watch(hook: Callable[..., Any], **arguments: object) -> None:

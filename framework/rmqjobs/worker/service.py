@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from rmqjobs.amqp.claiming import claim
 from rmqjobs.amqp.connection import Connection, connection_name
@@ -15,7 +16,7 @@ from rmqjobs.amqp.consuming import ConsumeLink, Delivery, Lease, Subscription
 from rmqjobs.amqp.declaring import declare, stranded
 from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.errors import BrokerError, Interrupted
-from rmqjobs.execution import Pools, Recycle
+from rmqjobs.execution import Pools, Recycle, keep_limits
 from rmqjobs.execution.lanes import Lane
 from rmqjobs.job import Handler, Pool
 from rmqjobs.journal import Journal
@@ -35,6 +36,7 @@ log = logging.getLogger("rmqjobs.worker")
 CLAIM_EVERY = 60.0
 SUSPECT_AFTER = 2  # times the broker got a job back, after which it runs alone in a child process
 CONSUMER_TIMEOUTS = (3, 12)  # from here on a consumer brings its own limit
+_NOW = partial(datetime.now, UTC)
 NACK_DOES_NOT_COUNT = (4, 3)  # older brokers count every return towards the queue's delivery limit
 
 
@@ -54,7 +56,7 @@ class Worker:
         settings: Settings,
         *,
         roll: Callable[[], float] = random.random,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = _NOW,
     ) -> None:
         self._registry, self._settings = registry, settings
         self._names = Names(settings.prefix)
@@ -83,7 +85,7 @@ class Worker:
         self._lanes = {pool: Lane(slots, self._path.handle) for pool, slots in self._slots.items()}
         self._suspects = Lane(1, self._path.handle)
         self._orphans = Lane(settings.concurrency, self._path.finish)  # ended while their channel was lost, and come back
-        self._pool_of_queue = {handler.queue: handler.pool for handler in registry.handlers.values()}
+        self._lane_of_queue = {handler.queue: self._lanes[handler.pool] for handler in registry.handlers.values()}
         self._consuming = ConsumeLink(
             lambda: settings.broker,
             name=self.name,
@@ -113,6 +115,7 @@ class Worker:
             self._keep_claiming(),
             self._lookout.run(lambda: self._consuming.connection),
             self._watchdog.run(),
+            keep_limits(self._path.running),
         )
         self._beside = [asyncio.create_task(each) for each in beside]
 
@@ -161,7 +164,7 @@ class Worker:
         waiting = [case for lane in self._starting_lanes() for case in lane.take_waiting()]
         await self._give_back(waiting, by_nack=by_nack)
         await self._until_idle(grace)
-        interrupted = [case.run for case in self._path.open if case.is_running and case.run is not None]
+        interrupted = list(self._path.running())
         for run in interrupted:
             run.stop(Interrupted("the worker drains"))
         await self._until_idle(self._settings.publish_timeout)
@@ -195,17 +198,16 @@ class Worker:
 
     def _take(self, delivery: Delivery) -> None:
         """Sends a delivery to its lane, or to the run it has here already."""
-        if delivery.redelivered and (orphan := self._path.orphan(delivery)) is not None:
+        if not delivery.redelivered:
+            self._lane_of_queue[delivery.queue].submit(Case(delivery))
+        elif (orphan := self._path.orphan(delivery)) is not None:
             self._take_back(orphan, delivery)
-            return
-        headers = delivery.properties.headers
-        returns = headers.get("x-delivery-count", 0) if delivery.redelivered and headers else 0
-        if isinstance(returns, int) and returns >= SUSPECT_AFTER:
+        elif delivery.returns >= SUSPECT_AFTER:
             case = Case(delivery, isolated=True)
             log.warning("suspect runs alone", extra={"job": case.job_id, "type": case.job_type, "queue": delivery.queue})
             self._suspects.submit(case)
         else:
-            self._lanes[self._pool_of_queue[delivery.queue]].submit(Case(delivery))
+            self._lane_of_queue[delivery.queue].submit(Case(delivery))
 
     def _take_back(self, orphan: Case, delivery: Delivery) -> None:
         """The channel was lost, its job came back here: the run goes on, and is settled on the new delivery."""

@@ -16,7 +16,7 @@ from rmqjobs.plugins import Registry
 from rmqjobs.retry import Counters, Dead, DeadReason, Done, RetryIn, Returned, Skipped, Snoozed, Verdict, qualified_name
 from rmqjobs.topology import Names
 from rmqjobs.wire import deadletters
-from rmqjobs.wire.jobs import Envelope, Message, again, kept_headers, new_job_id, reply, resend, without_foreign_headers
+from rmqjobs.wire.jobs import Envelope, Message, Reply, again, kept_headers, new_job_id, reply, resend, without_foreign_headers
 from rmqjobs.worker.case import Case
 
 log = logging.getLogger("rmqjobs.worker")
@@ -53,16 +53,12 @@ class Settlement:
 
     async def settle(self, case: Case, verdict: Verdict) -> bool:
         """Returns whether the job is settled; if not, its lease is lost and the broker hands it out again."""
-        if not case.published:
-            for message in self._messages(case, verdict):
-                if not await self._publish(message, case):
-                    return False
-            case.published = True
-        if not case.answered:
-            for answer in self._replies(case, verdict):
-                if not await self._publish(answer, case, optional=True):
-                    return False
-            case.answered = True
+        if case.unsent is None:
+            case.unsent = self._messages(case, verdict)
+        while case.unsent:
+            if not await self._publish(case.unsent[0], case):
+                return False
+            del case.unsent[0]
         case.delivery.ack()
         return not case.delivery.lease.is_lost
 
@@ -100,10 +96,11 @@ class Settlement:
             case.delivery.ack()
 
     def _messages(self, case: Case, verdict: Verdict) -> list[Message]:
-        """What must be in RabbitMQ before the delivery may go."""
+        """What must be in RabbitMQ before the delivery may go: the job's next life first, then a reply."""
+        replies = self._replies(case, verdict) if case.delivery.properties.reply_to else []
         match verdict:
             case Done() | Skipped():
-                return []
+                return replies
             case RetryIn(delay, counters):
                 return [self._again(case, counters, delay, failed=True)]
             case Snoozed(until, delay):
@@ -112,7 +109,7 @@ class Settlement:
             case Returned():
                 return [self._again(case, case.counters, timedelta(0))]
             case Dead():
-                return [self._dead_letter(case, verdict)]
+                return [self._dead_letter(case, verdict), *replies]
             case _:
                 assert_never(verdict)
 
@@ -144,7 +141,7 @@ class Settlement:
         return deadletters.bury(self._names, case.delivery, cause, job_id=case.job_id, failed_at=self._now())
 
     def _replies(self, case: Case, verdict: Verdict) -> list[Message]:
-        if case.envelope is None or not case.delivery.properties.reply_to:
+        if case.envelope is None:
             return []
         match verdict:
             case Done():
@@ -154,16 +151,16 @@ class Settlement:
             case _:
                 return []
 
-    async def _publish(self, message: Message, case: Case, *, optional: bool = False) -> bool:
+    async def _publish(self, message: Message, case: Case) -> bool:
         """Publishes until confirmed; gives up only when the job is no longer ours to settle.
 
-        What is optional, a reply, is tried until the broker says no: nobody may wait for it any more.
+        A reply is tried until the broker says no: nobody may wait for it any more.
         """
         while not case.delivery.lease.is_lost:  # it may have come back here meanwhile, as another delivery
             try:
                 await self._link.publish(message, self._timeout)
             except RmqJobsError as error:
-                if optional and not isinstance(error, _PASSING):
+                if isinstance(message, Reply) and not isinstance(error, _PASSING):
                     log.warning("reply not delivered", extra={"to": message.routing_key, "because": str(error)})
                     return True
                 if isinstance(error, InvalidJob):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rmqjobs.errors import ChildDied, Interrupted, Reject, RemoteError, Retry, Snooze, TimeLimitExceeded
-from rmqjobs.execution import Pools, Recycle, Run
+from rmqjobs.execution import Pools, Recycle, Run, run_alone
 from rmqjobs.job import Handler, Job, Pool
 from tests.unit.execution.handlers import Do, work, work_async
 
@@ -114,7 +114,7 @@ async def test_a_handler_that_forks_answers_once(pools: Pools) -> None:
 async def test_the_time_limit_kills_a_child_for_certain(pools: Pools, what: str) -> None:
     async with asyncio.timeout(10):
         with pytest.raises(TimeLimitExceeded, match=r"handlers\.work .* 0:00:01"):
-            await pools.run(a_run(what, Pool.PROCESS, limit=1))
+            await run_alone(pools, a_run(what, Pool.PROCESS, limit=1))
 
 
 async def test_what_a_dead_child_has_started_dies_with_it(pools: Pools, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ async def test_what_a_dead_child_has_started_dies_with_it(pools: Pools, tmp_path
 async def test_the_time_limit_interrupts_a_thread_between_bytecodes(pools: Pools) -> None:
     run = a_run("spin", Pool.THREAD, limit=0.2)
     try:
-        assert await pools.run(run) == "cancelled"  # it looked at job.cancelled first: its work is done
+        assert await run_alone(pools, run) == "cancelled"  # it looked at job.cancelled first: its work is done
     except TimeLimitExceeded:
         pass
     assert run.job.cancelled
@@ -141,7 +141,7 @@ async def test_the_time_limit_cancels_a_coroutine(pools: Pools) -> None:
 
     handler = Handler(forever, Do, Pool.ASYNC, "test", max_runtime=timedelta(seconds=0.1))
     with pytest.raises(TimeLimitExceeded):
-        await pools.run(Run(handler, Do(what=""), b"{}", Job("1", "test.do")))
+        await run_alone(pools, Run(handler, Do(what=""), b"{}", Job("1", "test.do")))
     await asyncio.sleep(0)  # the cancellation is used up: the task goes on
 
 

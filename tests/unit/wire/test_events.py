@@ -14,18 +14,18 @@ def test_a_batch_comes_back_as_it_was() -> None:
         Event(EventKind.SUCCEEDED, AT, "1", "mail.send", "mail", 2, {"seconds": 0.5}, "w@h:1"),
         Event(EventKind.LOST, AT, "", "", data={"records": 3}, source="w@h:1"),
     ]
-    message = events.encode(Names(), batch, source="w@h:1")
+    message = events.batch(Names(), map(events.encode, batch), source="w@h:1")
     assert (message.exchange, message.routing_key) == ("rmqjobs.events", "w@h:1")
     assert list(events.decode(message.body)) == batch
 
 
 def test_lines_of_a_newer_version_are_left_out() -> None:
-    known = events.encode(Names(), [Event(EventKind.DEAD, AT, "1", "mail.send")], source="w").body
+    known = events.encode(Event(EventKind.DEAD, AT, "1", "mail.send"))
     strange = b'not json\n{"kind":"teleported","at":"2026-01-01T00:00:00+00:00","job":"1","type":"x"}\n{"kind":"dead"}\n[]\n'
     assert [event.kind for event in events.decode(strange + known)] == [EventKind.DEAD]
 
 
 def test_what_json_cannot_say_becomes_text() -> None:
     event = Event(EventKind.LOG, AT, "1", "mail.send", data={"odd": object()})  # type: ignore[dict-item]
-    (back,) = events.decode(events.encode(Names(), [event], source="w").body)
+    (back,) = events.decode(events.encode(event))
     assert "object" in str(back.data["odd"])

@@ -60,15 +60,15 @@ def as_vector(envelope: Envelope) -> dict[str, Any]:
         return at.isoformat() if at else None
 
     found = {
-        "id": envelope.id,
-        "type": envelope.type,
+        "id": envelope.job.id,
+        "type": envelope.job.type,
         "attempt": envelope.counters.attempt,
         "crashes": envelope.counters.crashes or None,
         "unhandled": envelope.counters.unhandled or None,
-        "state": envelope.state,
-        "published_at": iso(envelope.published_at),
+        "state": envelope.job.state,
+        "published_at": iso(envelope.job.published_at),
         "expires_at": iso(envelope.expires_at),
-        "scheduled_for": iso(envelope.scheduled_for),
+        "scheduled_for": iso(envelope.job.scheduled_for),
     }
     return {name: value for name, value in found.items() if value is not None}
 
@@ -171,9 +171,9 @@ def test_without_a_delay_it_goes_straight_back_to_its_queue() -> None:
 def test_a_checkpoint_travels() -> None:
     message = Received(b"{}", "mail.send")
     envelope = decode(message, max_body=LIMIT)
-    envelope.state = {"page": 4}
+    envelope.job.state = {"page": 4}
     later = again(NAMES, message, envelope, counters=Counters(2), delay=timedelta(0), queue="mail", now=NOW)
-    assert decode(received(later), max_body=LIMIT).state == {"page": 4}
+    assert decode(received(later), max_body=LIMIT).job.state == {"page": 4}
 
 
 def test_headers_that_would_break_the_frame_are_left_out_and_counted() -> None:

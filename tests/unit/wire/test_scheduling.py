@@ -77,11 +77,11 @@ def test_a_tick_is_a_job_with_its_times() -> None:
     times = {"period_start": NOW - timedelta(hours=1), "expires_at": NOW + timedelta(hours=1)}
     message = wire.tick(NAMES, schedule, NOW, job_id=wire.tick_id("a.b", NOW), **times, reply_start=True, now=NOW)  # type: ignore[arg-type]
     envelope = decode(received(message), max_body=1000)
-    assert envelope.id == "a.b@2026-11-24T03:00:00.123000Z"
-    assert (envelope.schedule, envelope.scheduled_for) == ("a.b", NOW)
-    assert (envelope.period_start, envelope.expires_at) == (times["period_start"], times["expires_at"])
+    assert envelope.job.id == "a.b@2026-11-24T03:00:00.123000Z"
+    assert (envelope.job.schedule, envelope.job.scheduled_for) == ("a.b", NOW)
+    assert (envelope.job.period_start, envelope.expires_at) == (times["period_start"], times["expires_at"])
     assert json.loads(envelope.body) == {"text": "ü"}
-    assert (message.reply_to, h.REPLY_START in envelope.headers) == ("x.scheduler", True)
+    assert (message.reply_to, h.REPLY_START in envelope.job.headers) == ("x.scheduler", True)
 
 
 @pytest.mark.parametrize(
