@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export RMQJOBS_RABBITMQ := $(CURDIR)/.tools/rabbitmq
 run := .venv/bin/python -m
 
-.PHONY: help setup broker demo test bench bench-schedules check unit reference format
+.PHONY: help setup broker peers demo test faults soak bench bench-quick bench-schedules check unit reference format
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -25,17 +25,20 @@ test: check broker ## Everything: checks, unit tests, and tests against a real R
 	echo "the proof of once, 300 ticks:"; wait $$proof; code=$$?; tail -n 40 .venv/proof.log; \
 	[ $$tests = 0 ] && [ $$code = 0 ]
 
-faults: broker ## Kill, cut and fill up everything, beside Celery, Dramatiq, taskiq and FastStream: a table of what is lost
+peers: setup # the systems that we are compared with, and the RabbitMQ that they are compared on
 	@tools/setup peers
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tools/install-rabbitmq-4 .tools/rabbitmq-4; fi
+
+faults: broker peers ## Kill, cut and fill up everything, beside Celery, Dramatiq, taskiq and FastStream: a table of what is lost
 	@[ ! -x .tools/rabbitmq-4/rabbitmq-server ] || export RMQJOBS_RABBITMQ=$(CURDIR)/.tools/rabbitmq-4; \
 	$(run) tests.faults.matrix --write
 
 soak: broker ## A million jobs, 100,000 dead letters, a blocked broker, a full queue: memory and CPU of each process
 	@$(run) tests.faults.soak
 
-bench: broker ## Ratios of worker and publisher against a bare loop of the client library
-	@.venv/bin/python benchmarks/main_path.py
+bench bench-quick: broker peers ## Beside Celery, Dramatiq, taskiq, FastStream and BullMQ: ratios; `bench` writes the page, `bench-quick` takes two minutes
+	@[ ! -x .tools/rabbitmq-4/rabbitmq-server ] || export RMQJOBS_RABBITMQ=$(CURDIR)/.tools/rabbitmq-4; \
+	$(run) benchmarks $(if $(filter bench-quick,$@),--quick)
 
 bench-schedules: broker ## The scheduler with 5,000 schedules, 1,000 of them due in one second
 	@.venv/bin/python benchmarks/schedules.py

@@ -72,6 +72,11 @@ class Pool(StrEnum):
     PROCESS = "process"
 
 
+def default_queue(plugin: str, pool: Pool) -> str:
+    """`video` for async handlers, `video.thread` and `video.process` for the others."""
+    return plugin if pool is Pool.ASYNC else f"{plugin}.{pool.value}"
+
+
 # Takes what a running job tells the world: the job, `progress`, `log` or `checkpoint`, and its data.
 Reporter = Callable[["Job", str, Mapping[str, JsonValue]], None]
 

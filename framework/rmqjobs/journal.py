@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
@@ -38,6 +39,8 @@ class Journal:
         self._link, self._names, self._interval = link, names, interval
         self.source, self._timeout = source, timeout
         self._records: deque[bytes] = deque()  # as lines already: they are smaller, and no work for the garbage collector
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_full = asyncio.Event()
         self._progress: dict[str, Event] = {}
         self._left_out = 0
 
@@ -47,15 +50,24 @@ class Journal:
             self._progress[event.job] = event
         elif len(self._records) < MAX_PENDING:
             self._records.append(wire.encode(event))
+            if len(self._records) == BATCH and self._loop is not None:
+                self._loop.call_soon_threadsafe(self._is_full.set)
         else:
             self._left_out += 1
 
     async def run(self) -> None:
-        """Writes until cancelled."""
+        """Writes until cancelled: every interval, and full batches at once."""
+        self._loop = asyncio.get_running_loop()
+        due = self._loop.time() + self._interval.total_seconds()
         while True:
-            await asyncio.sleep(self._interval.total_seconds())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_full.wait(), due - self._loop.time())
+            self._is_full.clear()
+            is_due = self._loop.time() >= due
+            if is_due:
+                due = self._loop.time() + self._interval.total_seconds()
             try:
-                await self.flush()
+                await (self.flush() if is_due else self._write(least=BATCH))
             except Exception:
                 log.exception("the journal failed in an unforeseen way; it goes on")
 
@@ -63,7 +75,11 @@ class Journal:
         """Writes what has gathered; what the broker does not take now is kept for the next time."""
         for job_id in list(self._progress):
             self._records.append(wire.encode(self._progress.pop(job_id)))
-        while self._records:
+        await self._write(least=1)
+
+    async def _write(self, *, least: int) -> None:
+        """Writes in batches while so many records wait."""
+        while len(self._records) >= least:
             batch = [self._records.popleft() for _ in range(min(BATCH, len(self._records)))]
             if self._left_out:
                 batch.append(wire.encode(self._lost()))

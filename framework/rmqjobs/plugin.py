@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, overload
 import pluggy
 
 from rmqjobs.errors import PluginError
-from rmqjobs.job import DEFAULT_MAX_RUNTIME, Handler, Job, Payload, Pool
+from rmqjobs.job import DEFAULT_MAX_RUNTIME, Handler, Job, Payload, Pool, default_queue
 from rmqjobs.retry import RetryPolicy
 from rmqjobs.schedule import Schedule, schedule_of
 
@@ -238,8 +238,3 @@ class Plugin:
                 hint="Use lower-case words joined with dots, and none of " + ", ".join(sorted(RESERVED)),
             )
         return wanted
-
-
-def default_queue(plugin: str, pool: Pool) -> str:
-    """`video` for async handlers, `video.thread` and `video.process` for the others."""
-    return plugin if pool is Pool.ASYNC else f"{plugin}.{pool.value}"

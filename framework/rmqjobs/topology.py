@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from rmqjobs.job import Handler, Pool
-from rmqjobs.plugin import default_queue
+from rmqjobs.job import Handler, Pool, default_queue
 
 LADDER_LEVELS = 28
 MAX_DELAY = timedelta(seconds=2**LADDER_LEVELS - 1)

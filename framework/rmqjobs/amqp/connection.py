@@ -17,6 +17,7 @@ from typing import Any
 from pika import ConnectionParameters, PlainCredentials, SSLOptions
 from pika import exceptions as pika_errors
 from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.spec import Basic
 
 from rmqjobs.amqp import tables
 from rmqjobs.amqp.translating import opening_error, translate
@@ -60,6 +61,10 @@ class _Adapter(AsyncioConnection):  # type: ignore[misc]
         self.longest_silence = max(self.longest_silence, now - self._read_at)
         self._read_at = now
         super()._proto_data_received(data)
+
+    def _has_pending_callbacks(self, value: Any) -> bool:
+        # Nobody waits for a delivery as for an answer, and pika's register of those who do takes a dozen calls to say so.
+        return not isinstance(value.method, Basic.Deliver) and bool(super()._has_pending_callbacks(value))
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if not self._unsent:

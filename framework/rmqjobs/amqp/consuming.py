@@ -54,9 +54,14 @@ class Lease:
         self._stragglers: list[int] = []  # of these, what is to be acknowledged
         self._gathered = 0  # acknowledgements since the last were sent
         self._timer: asyncio.TimerHandle | None = None
-        self._burst = max(subscription.prefetch // 2, 1)
         self.taken = 0  # deliveries so far
-        self._ended = 0
+        self.ended = 0  # of them, how many are settled or back
+        self.fetches(ahead=0)
+
+    def fetches(self, *, ahead: int) -> None:
+        """So many are fetched beyond the subscription's prefetch, at the most; acknowledgements go by halves of all."""
+        self.ahead = ahead
+        self._burst = max((self.subscription.prefetch + ahead) // 2, 1)
 
     @property
     def is_lost(self) -> bool:
@@ -66,11 +71,11 @@ class Lease:
     @property
     def is_idle(self) -> bool:
         """Whether nothing of it is open."""
-        return self.taken == self._ended
+        return self.taken == self.ended
 
     def ack(self, tag: int) -> None:
         """Acknowledges soon."""
-        self._ended += 1
+        self.ended += 1
         if tag == self._lowest:  # most jobs end in the order they came
             self._lowest, self._beginning = tag + 1, tag
         else:
@@ -84,7 +89,7 @@ class Lease:
 
     def give_back(self, tag: int) -> None:
         """Returns a delivery to its queue."""
-        self._ended += 1
+        self.ended += 1
         self._settled.add(tag)
         if not self.is_lost:
             self._channel.raw.basic_nack(tag, requeue=True)
@@ -137,6 +142,75 @@ class Delivery:
         self.lease.give_back(self.tag)
 
 
+class _Consumer:
+    """What consumes from one queue on one channel: a consumer, and for a while a second one that fetches ahead.
+
+    The prefetch of a consumer cannot be changed, and another one's is its own.
+    """
+
+    def __init__(
+        self, connection: Connection, channel: Channel, lease: Lease, name: str, on_delivery: Callable[[Delivery], None]
+    ) -> None:
+        self._channel, self.lease = channel, lease
+        self._on_message = _receiver(connection, lease, on_delivery)
+        self._tag = f"{name}:{lease.subscription.queue}"
+        self._tags: list[str] = []
+        # pika returns what still comes for a cancelled consumer: the lease must know that those tags are settled.
+        channel.raw.basic_reject = self._reject
+
+    def start(self) -> None:
+        """Consumes, with the channel's prefetch as it is now."""
+        # Each has a tag of its own: a cancelled one's cannot be used again.
+        tag = f"{self._tag}:{len(self._tags)}" if self._tags else self._tag
+        subscription = self.lease.subscription
+        self._channel.raw.basic_consume(
+            subscription.name, self._on_message, consumer_tag=tag, arguments=dict(subscription.arguments)
+        )
+        self._tags.append(tag)
+
+    async def fetch_ahead(self, count: int) -> None:
+        """See `ConsumeLink.fetch_ahead`."""
+        if self.lease.ahead:
+            self.lease.fetches(ahead=0)
+            await self._channel.call("basic_cancel", consumer_tag=self._tags[-1])
+        if count:
+            await self._channel.call("basic_qos", prefetch_count=count)
+            self.start()
+            self.lease.fetches(ahead=count)
+
+    async def stop(self) -> None:
+        """Consumes no more; what was delivered stays ours."""
+        await self.fetch_ahead(0)
+        await self._channel.call("basic_cancel", consumer_tag=self._tags[0])
+
+    async def flush(self) -> None:
+        """Sends the last acknowledgements and sees them through."""
+        self.lease.flush()
+        # Acks can be outrun by the close; after one answered call on the channel they have arrived.
+        await self._channel.call("queue_declare", queue=self.lease.subscription.name, passive=True)
+
+    def _reject(self, tag: int, requeue: bool = True) -> None:  # noqa: ARG002 - pika's signature
+        self.lease.taken += 1
+        self.lease.give_back(tag)
+
+
+def _receiver(
+    connection: Connection, lease: Lease, on_delivery: Callable[[Delivery], None]
+) -> Callable[[Any, Any, Any, bytes], None]:
+    """What pika calls with each message."""
+    queue = lease.subscription.queue
+
+    def receive(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        if connection.is_stale:  # it belongs to another worker by now
+            connection.cut("this process was held up for longer than the broker waits")
+            return
+        lease.taken += 1
+        tag, key = method.delivery_tag, method.routing_key
+        on_delivery(Delivery(lease, queue, tag, body, key, method.redelivered, properties))
+
+    return receive
+
+
 class ConsumeLink:
     """The consuming connection of a worker.
 
@@ -167,7 +241,7 @@ class ConsumeLink:
         self._broker: Broker | None = None
         self._subscriptions, self._prepare = subscriptions, prepare
         self._on_delivery, self._on_lost = on_delivery, on_lost
-        self._leases: dict[str, tuple[Lease, Channel, str]] = {}
+        self._consumers: dict[str, _Consumer] = {}
         self._stopping = False
         self._keeper: asyncio.Task[None] | None = None
         self.connection: Connection | None = None
@@ -180,7 +254,12 @@ class ConsumeLink:
     @property
     def actual(self) -> int:
         """Consumers there are."""
-        return sum(not lease.is_lost for lease, _, _ in self._leases.values())
+        return sum(not consumer.lease.is_lost for consumer in self._consumers.values())
+
+    def lease(self, queue: str) -> Lease | None:
+        """The present one of a queue, unless it is lost."""
+        consumer = self._consumers.get(queue)
+        return None if consumer is None or consumer.lease.is_lost else consumer.lease
 
     async def open(self) -> None:
         """Consumes from all queues; the first connection and declaration must work.
@@ -197,21 +276,29 @@ class ConsumeLink:
     async def stop(self) -> None:
         """Stops consuming; what was delivered stays ours."""
         self._stopping = True
-        for lease, channel, tag in self._leases.values():
-            if not lease.is_lost:
+        for consumer in self._consumers.values():
+            if not consumer.lease.is_lost:
                 try:
-                    await channel.call("basic_cancel", consumer_tag=tag)
+                    await consumer.stop()
                 except BrokerError as error:
                     log.info("consumer was gone before it was stopped", extra={"because": str(error)})
+
+    async def fetch_ahead(self, queue: str, count: int) -> None:
+        """Holds up to so many jobs of a queue beyond its prefetch; 0 ends that, what is held already stays ours.
+
+        Raises:
+            BrokerError: The channel is lost.
+        """
+        consumer = self._consumers.get(queue)
+        if consumer is not None and not self._stopping:
+            await consumer.fetch_ahead(count)
 
     async def close(self) -> None:
         """Sends the last acknowledgements, sees them through, and closes."""
         self._stopping = True
-        for lease, channel, _ in self._leases.values():
-            lease.flush()
+        for consumer in self._consumers.values():
             try:
-                # Acks can be outrun by the close; after one answered call on the channel they have arrived.
-                await channel.call("queue_declare", queue=lease.subscription.name, passive=True)
+                await consumer.flush()
             except BrokerError as error:
                 log.debug("channel was gone before it was closed", extra={"because": str(error)})
         if self._keeper is not None:
@@ -288,28 +375,13 @@ class ConsumeLink:
         lease = Lease(channel, subscription, loop)
         cancelled: asyncio.Future[None] = loop.create_future()
         channel.raw.add_on_cancel_callback(lambda _frame: resolve(cancelled, None))
-        on_delivery, queue = self._on_delivery, subscription.queue
-
-        def deliver(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
-            if connection.is_stale:  # it belongs to another worker by now
-                connection.cut("this process was held up for longer than the broker waits")
-                return
-            lease.taken += 1
-            tag, key = method.delivery_tag, method.routing_key
-            on_delivery(Delivery(lease, queue, tag, body, key, method.redelivered, properties))
-
+        consumer = _Consumer(connection, channel, lease, self._name, self._on_delivery)
         await channel.call("basic_qos", prefetch_count=subscription.prefetch)
         if self._stopping:
             await channel.close()
             return BrokerError("the worker stops")
-        tag = f"{self._name}:{subscription.queue}"
-        channel.raw.basic_consume(
-            subscription.name,
-            on_message_callback=deliver,
-            consumer_tag=tag,
-            arguments=dict(subscription.arguments),
-        )
-        self._leases[subscription.queue] = (lease, channel, tag)  # from here on `stop` knows it
+        consumer.start()
+        self._consumers[subscription.queue] = consumer  # from here on `stop` knows it
         deaf = asyncio.create_task(self._until_deaf(channel, lease))
         try:
             await asyncio.wait((cancelled, channel.closed, deaf), return_when=asyncio.FIRST_COMPLETED)

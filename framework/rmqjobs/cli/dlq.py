@@ -18,10 +18,10 @@ import cyclopts
 from cyclopts import Parameter, validators
 
 from rmqjobs.amqp.control import desk
-from rmqjobs.cli.errors import FAILED, NOT_FOUND, PARTLY, USAGE, fail
+from rmqjobs.cli.errors import FAILED, NOT_FOUND, PARTLY, USAGE, fail, say
 from rmqjobs.cli.letters import COLUMNS, counts, print_whole, record, row
 from rmqjobs.cli.options import Common, Flag, Words, as_duration
-from rmqjobs.cli.output import age, print_json, print_table, say
+from rmqjobs.cli.output import age, print_json, print_table
 from rmqjobs.deadletters.review import Outcome, Review
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.errors import ConfigurationError

@@ -45,6 +45,11 @@ _CODES: tuple[tuple[type[RmqJobsError], int], ...] = (
 )
 
 
+def say(text: str) -> None:
+    """A remark for the person, not for the pipe."""
+    sys.stderr.write(f"{text}\n")
+
+
 @contextmanager
 def explained(*, debug: bool) -> Iterator[None]:
     """Turns our errors into a sentence and an exit code."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from rmqjobs.cli.output import say
+from rmqjobs.cli.errors import say
 from rmqjobs.errors import ConfigurationError
 from rmqjobs.settings import ENVIRONMENT_PREFIX, Settings, environment_name, parse_duration
 

@@ -19,11 +19,6 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 400, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
-def say(text: str) -> None:
-    """A remark for the person, not for the pipe."""
-    sys.stderr.write(f"{text}\n")
-
-
 def print_json(value: object) -> None:
     """One JSON document."""
     sys.stdout.write(to_json(value, indent=2, fallback=str, inf_nan_mode="null").decode() + "\n")

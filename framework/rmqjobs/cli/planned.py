@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 
 from cyclopts import Parameter, validators
 
-from rmqjobs.cli.errors import NOT_FOUND, fail
+from rmqjobs.cli.errors import NOT_FOUND, fail, say
 from rmqjobs.cli.options import Common, Flag, Words
-from rmqjobs.cli.output import print_json, print_table, say
+from rmqjobs.cli.output import print_json, print_table
 from rmqjobs.errors import ConfigurationError, ScheduleError
 from rmqjobs.plugins import load
 from rmqjobs.schedule import YEARS, schedule_of

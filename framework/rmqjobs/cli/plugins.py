@@ -5,9 +5,9 @@ from __future__ import annotations
 import cyclopts
 
 from rmqjobs import plugins
-from rmqjobs.cli.errors import USAGE
+from rmqjobs.cli.errors import USAGE, say
 from rmqjobs.cli.options import Common
-from rmqjobs.cli.output import print_json, print_table, say
+from rmqjobs.cli.output import print_json, print_table
 from rmqjobs.errors import PluginError
 
 app = cyclopts.App(name="plugins", help="Installed plugins.")

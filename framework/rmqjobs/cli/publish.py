@@ -11,8 +11,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from rmqjobs.cli.errors import say
 from rmqjobs.cli.options import Common, as_duration
-from rmqjobs.cli.output import say
 from rmqjobs.errors import ConfigurationError, InvalidJob, JobError, PluginError
 from rmqjobs.job import is_job_type
 from rmqjobs.plugins import installed, load

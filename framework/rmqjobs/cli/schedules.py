@@ -17,9 +17,9 @@ from pydantic_core import from_json, to_json
 
 from rmqjobs.amqp.asking import ask
 from rmqjobs.cli import planned
-from rmqjobs.cli.errors import INVALID, NOT_FOUND, fail
+from rmqjobs.cli.errors import INVALID, NOT_FOUND, fail, say
 from rmqjobs.cli.options import Common, Flag, as_duration
-from rmqjobs.cli.output import print_json, print_table, say
+from rmqjobs.cli.output import print_json, print_table
 from rmqjobs.errors import ConfigurationError
 from rmqjobs.schedule import schedule_of, short
 from rmqjobs.topology import Names

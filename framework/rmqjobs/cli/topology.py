@@ -10,8 +10,9 @@ import cyclopts
 
 from rmqjobs.amqp.connection import connect, connection_name
 from rmqjobs.amqp.declaring import declare
+from rmqjobs.cli.errors import say
 from rmqjobs.cli.options import Common, Flag, Words
-from rmqjobs.cli.output import print_json, print_table, say
+from rmqjobs.cli.output import print_json, print_table
 from rmqjobs.errors import ConfigurationError
 from rmqjobs.permissions import Role, roles
 from rmqjobs.plugins import load

@@ -7,7 +7,7 @@ import contextvars
 import time
 import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, Generic, TypeVar
 
 ItemT = TypeVar("ItemT")
@@ -44,15 +44,16 @@ class Lane(Generic[ItemT]):
         if not self._awake:
             self._wake()
 
-    def take_waiting(self) -> list[ItemT]:
-        """Everything that has not started; it is not in the lane any more."""
-        items = list(self._waiting)
-        self._waiting.clear()
-        return items
+    @property
+    def waiting(self) -> Sequence[ItemT]:
+        """What has not started."""
+        return self._waiting
 
-    def forget(self, which: Callable[[ItemT], bool]) -> None:
-        """Leaves out waiting items."""
+    def take(self, which: Callable[[ItemT], bool] = lambda _item: True) -> list[ItemT]:
+        """Waiting items; they are not in the lane any more."""
+        taken = [item for item in self._waiting if which(item)]
         self._waiting = deque(item for item in self._waiting if not which(item))
+        return taken
 
     def _wake(self) -> None:
         """One runner, if a slot is free; another one only when that has to wait: most items end before anybody else could."""

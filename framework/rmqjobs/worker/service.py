@@ -23,6 +23,7 @@ from rmqjobs.journal import Journal
 from rmqjobs.plugins import Registry
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names, build, consumer_arguments
+from rmqjobs.worker.ahead import Ahead
 from rmqjobs.worker.case import Case
 from rmqjobs.worker.chronicle import Chronicle
 from rmqjobs.worker.figures import Figures
@@ -116,6 +117,7 @@ class Worker:
             self._lookout.run(lambda: self._consuming.connection),
             self._watchdog.run(),
             keep_limits(self._path.running),
+            Ahead(self._consuming, self._lane_of_queue, self._give_back).run(),
         )
         self._beside = [asyncio.create_task(each) for each in beside]
 
@@ -159,10 +161,8 @@ class Worker:
             How many running jobs had to be interrupted.
         """
         await self._consuming.stop()
-        connection = self._consuming.connection
-        by_nack = connection is not None and connection.broker_version >= NACK_DOES_NOT_COUNT
-        waiting = [case for lane in self._starting_lanes() for case in lane.take_waiting()]
-        await self._give_back(waiting, by_nack=by_nack)
+        waiting = [case for lane in self._starting_lanes() for case in lane.take()]
+        await self._give_back(waiting)
         await self._until_idle(grace)
         interrupted = list(self._path.running())
         for run in interrupted:
@@ -171,8 +171,10 @@ class Worker:
         await self._close()
         return len(interrupted)
 
-    async def _give_back(self, waiting: Iterable[Case], *, by_nack: bool) -> None:
+    async def _give_back(self, waiting: Iterable[Case]) -> None:
         """As far as the broker takes it in time; the rest goes back by itself when the channel closes."""
+        connection = self._consuming.connection
+        by_nack = connection is not None and connection.broker_version >= NACK_DOES_NOT_COUNT
         tasks = [asyncio.create_task(self._settlement.give_back(case, by_nack=by_nack)) for case in waiting]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self._settings.publish_timeout.total_seconds())
@@ -222,7 +224,7 @@ class Worker:
     def _let_go(self, lease: Lease) -> None:
         """The broker hands these deliveries out again."""
         for lane in self._starting_lanes():
-            lane.forget(lambda case: case.delivery.lease is lease)
+            lane.take(lambda case: case.delivery.lease is lease)
         for case in list(self._path.open):
             if case.delivery.lease is lease and case.handler and case.handler.singleton and case.run:
                 case.run.stop(Interrupted("the connection that held this singleton's lock is lost"))

@@ -42,8 +42,9 @@ async def test_what_has_not_started_can_be_taken_back_or_forgotten() -> None:
     for number in range(5):
         lane.submit(number)
     await asyncio.sleep(0)
-    lane.forget(lambda number: number == 2)
-    assert lane.take_waiting() == [1, 3, 4]
+    assert lane.take(lambda number: number == 2) == [2]
+    assert list(lane.waiting) == [1, 3, 4]
+    assert lane.take() == [1, 3, 4]
     gate.set()
     await asyncio.sleep(0.01)
     assert begun == [0]

@@ -8,10 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from importlib.metadata import version
-from socketserver import ThreadingMixIn
 from typing import Any, Protocol, Self
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from rmqjobs.errors import ConfigurationError
 from rmqjobs.settings import Settings
@@ -60,10 +57,12 @@ class Probes:
     async def __aenter__(self) -> Self:
         if self._settings.metrics_port is None:
             return self
-        self._metrics = _metrics_app(self._role, self._collectors)
+        from rmqjobs.probes import server  # noqa: PLC0415 - most workers open no port
+
+        self._metrics = server.metrics_app(self._role, self._collectors)
         host, port = self._settings.metrics_host, self._settings.metrics_port
         try:
-            self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
+            self._server = server.listen(host, port, self._answer)
         except OSError as error:
             raise ConfigurationError("metrics_port", f"{host}:{port} cannot be opened: {error}", "Choose another one") from None
         self.port = self._server.server_port
@@ -99,29 +98,3 @@ class Probes:
             problem = "not ready: see the log"
         respond("503 Service Unavailable" if problem else "200 OK", _TEXT)
         return [f"{problem or 'ok'}\n".encode()]
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True  # whoever reads slowly holds up neither the others nor the end
-    block_on_close = False
-
-
-class _Quiet(WSGIRequestHandler):
-    timeout = 5
-
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - its name there
-        """A line for each scrape helps nobody."""
-
-
-def _metrics_app(role: str, collectors: Sequence[Collector]) -> Callable[..., Any]:
-    from prometheus_client import CollectorRegistry, Info, make_wsgi_app  # noqa: PLC0415 - only where a port is open
-    from prometheus_client.platform_collector import PlatformCollector  # noqa: PLC0415
-    from prometheus_client.process_collector import ProcessCollector  # noqa: PLC0415
-
-    registry = CollectorRegistry()
-    Info("rmqjobs_build", "What runs here", registry=registry).info({"version": version("rmqjobs"), "role": role})
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    for collector in collectors:
-        registry.register(collector)
-    return make_wsgi_app(registry)

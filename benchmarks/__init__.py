@@ -1,0 +1,1 @@
+"""What the worker costs, beside its peers: every number is a ratio in one run, and void unless each job ran exactly once."""

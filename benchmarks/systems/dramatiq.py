@@ -1,0 +1,42 @@
+"""Dramatiq on RabbitMQ: threads, as it always works; prefetch as everybody's; publisher confirms.
+
+It has no option for quorum queues, so the benchmark makes them the virtual host's default.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import dramatiq
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
+
+from benchmarks.systems import program
+
+LEDGER = program.ledger() if "BENCH_LEDGER" in os.environ else None
+os.environ.setdefault("dramatiq_queue_prefetch", str(program.PREFETCH))
+dramatiq.set_broker(RabbitmqBroker(url=program.URL, confirm_delivery=True))
+
+
+@dramatiq.actor(queue_name=f"{program.PREFIX}.dramatiq")
+def add(x: int, y: int, note: str) -> None:
+    """The job."""
+    assert LEDGER is not None
+    LEDGER.started(x)
+
+
+def work() -> None:
+    """The worker's command line; this process becomes it."""
+    options = [f"--processes={program.PROCESSES}", f"--threads={program.THREADS}", "benchmarks.systems.dramatiq"]
+    os.execv(sys.executable, [sys.executable, "-m", "dramatiq", *options])
+
+
+def publish(n: int) -> None:
+    """One, confirmed."""
+    add.send(n, 1, program.NOTE)
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    program.main(work=work, publish=publish)

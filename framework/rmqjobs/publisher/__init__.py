@@ -1,0 +1,9 @@
+"""What producers use: `AsyncPublisher` on an event loop, `Publisher` in any program. Floor 7: one link, two faces.
+
+`publish` returns when RabbitMQ has confirmed the job, or raises within the deadline; there is no third way.
+"""
+
+from rmqjobs.publisher.asynchronous import AsyncPublisher
+from rmqjobs.publisher.synchronous import Publisher
+
+__all__ = ["AsyncPublisher", "Publisher"]

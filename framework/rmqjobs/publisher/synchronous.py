@@ -1,0 +1,172 @@
+"""The publisher of programs without an event loop: any number of threads, one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pydantic import JsonValue
+
+from rmqjobs.errors import BrokerGone, RmqJobsError
+from rmqjobs.job import Payload
+from rmqjobs.publisher.batch import publish_all
+from rmqjobs.publisher.writing import Writer, id_of, link_of
+from rmqjobs.settings import Settings
+from rmqjobs.wire.jobs import Message, Options
+
+ResultT = TypeVar("ResultT")
+
+
+class Publisher:
+    """Publishes jobs from any program: thread-safe, with heartbeats kept by a background thread of its own.
+
+    Make one per process and keep it; use it with `with`, or call `close`. It connects at the first publish, and again by
+    itself in a forked child. Arguments are those of `AsyncPublisher`, methods too, without `await`.
+    """
+
+    def __init__(self, url: str | None = None, *, app_id: str | None = None, settings: Settings | None = None) -> None:
+        self._settings = settings or Settings.load(flags={"url": url}, environ=os.environ)
+        self._write = Writer(self._settings, app_id)
+        self._lock = threading.Lock()
+        self._engine: _Engine | None = None
+
+    def publish(
+        self,
+        payload: Payload,
+        *,
+        delay: timedelta | None = None,
+        run_at: datetime | None = None,
+        expires: timedelta | None = None,
+        priority: int | None = None,
+        job_id: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        reply_to: str | None = None,
+        correlation_id: str | None = None,
+    ) -> str:
+        """Publishes one job and returns its id once RabbitMQ has it; see `AsyncPublisher.publish`."""
+        options = Options(delay, run_at, expires, priority, headers or {}, reply_to, correlation_id, self._write.app_id)
+        return self._running().publish(self._write.payload(payload, options, job_id))
+
+    def publish_json(self, job_type: str, data: JsonValue | bytes, *, job_id: str | None = None, **options: Any) -> str:
+        """Publishes a job by its type; see `AsyncPublisher.publish_json`."""
+        return self._running().publish(self._write.json(job_type, data, job_id, **options))
+
+    def publish_many(
+        self,
+        payloads: Iterable[Payload],
+        *,
+        delay: timedelta | None = None,
+        run_at: datetime | None = None,
+        expires: timedelta | None = None,
+        priority: int | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """Publishes many jobs, pipelined; see `AsyncPublisher.publish_many`."""
+        options = Options(delay, run_at, expires, priority, headers or {}, app_id=self._write.app_id)
+        return self._running().publish_many(self._write.payload(payload, options) for payload in payloads)
+
+    def close(self) -> None:
+        """Waits for what is outstanding and closes the connection; harmless when it is closed."""
+        with self._lock:
+            engine, self._engine = self._engine, None
+        if engine is not None and engine.pid == os.getpid():
+            engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def _running(self) -> _Engine:
+        with self._lock:
+            if self._engine is None or self._engine.pid != os.getpid():  # a forked child has no thread and must not share
+                self._engine = _Engine(self._settings)
+            return self._engine
+
+
+class _Order:
+    """One message on its way through the other thread; whoever gave it waits for its end."""
+
+    __slots__ = ("_done", "error", "message")
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self.error: RmqJobsError | None = None
+        self._done = threading.Lock()  # held until it is settled: a plain lock is the quickest thing to wait for
+        self._done.acquire()
+
+    def settle(self, error: RmqJobsError | None) -> None:
+        """RabbitMQ has it, or this went wrong."""
+        self.error = error
+        with suppress(RuntimeError):  # it is settled already
+            self._done.release()
+
+    def wait(self) -> None:
+        """Raises what went wrong."""
+        self._done.acquire()
+        if self.error is not None:
+            raise self.error
+
+
+class _Engine:
+    """An event loop on a thread, and a link on it.
+
+    Single jobs are handed over as they are: a coroutine and a task for each would cost more than publishing it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.pid = os.getpid()
+        self._timeout = settings.publish_timeout
+        self._orders: deque[_Order] = deque()
+        self._awake = False  # whether the loop is about to look at the orders
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rmqjobs-publisher", daemon=True)
+        self._thread.start()
+        self._link = link_of(settings)
+
+    def publish(self, message: Message) -> str:
+        """The job's id, once RabbitMQ has it."""
+        order = _Order(message)
+        self._orders.append(order)
+        if not self._awake:
+            self._awake = True
+            try:
+                self._loop.call_soon_threadsafe(self._send)
+            except RuntimeError:
+                self._refuse()
+        order.wait()
+        return id_of(message)
+
+    def publish_many(self, messages: Iterable[Message]) -> list[str]:
+        """Their ids, once RabbitMQ has all; the messages are made on the loop's thread."""
+        return self._wait(publish_all(self._link, messages, self._timeout))
+
+    def close(self) -> None:
+        self._wait(self._link.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._refuse()
+
+    def _wait(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _send(self) -> None:
+        self._awake = False  # before looking: an order that comes now wakes the loop again
+        while self._orders:
+            order = self._orders.popleft()
+            self._link.send(order.message, self._timeout, order.settle)
+
+    def _refuse(self) -> None:
+        """Nobody sends these any more."""
+        while self._orders:
+            order = self._orders.popleft()
+            order.settle(BrokerGone(f"{order.message.type} was not published: the publisher has been closed"))

@@ -1,0 +1,93 @@
+"""From what a producer says to a message, in whichever thread that is, and to the link that sends it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import JsonValue
+from pydantic_core import from_json, to_json
+
+from rmqjobs.amqp.connection import Connection, connection_name
+from rmqjobs.amqp.declaring import ensure
+from rmqjobs.amqp.publishing import PublishLink
+from rmqjobs.errors import InvalidJob
+from rmqjobs.job import Payload
+from rmqjobs.settings import Settings
+from rmqjobs.topology import Names, build
+from rmqjobs.wire.jobs import Message, Options, encode, new_job_id
+
+
+class Writer:
+    """Makes messages; thread-safe, without I/O.
+
+    Args:
+        settings: Prefix and limits.
+        app_id: Name of the publishing program.
+    """
+
+    def __init__(self, settings: Settings, app_id: str | None) -> None:
+        self._names, self._max_body, self.app_id = Names(settings.prefix), settings.max_body, app_id
+
+    def payload(self, payload: Payload, options: Options, job_id: str | None = None) -> Message:
+        """The message of a typed job; `InvalidJob` when there can be none."""
+        return self._message(_type_of(payload), _json_of(payload), job_id, options)
+
+    def json(self, job_type: str, data: JsonValue | bytes, job_id: str | None, **options: Any) -> Message:
+        """The message of a job without a payload class; `InvalidJob` when there can be none."""
+        made = Options(**{**options, "headers": options.get("headers") or {}, "app_id": self.app_id})
+        return self._message(job_type, _json_bytes(job_type, data), job_id, made)
+
+    def _message(self, kind: str, body: bytes, job_id: str | None, options: Options) -> Message:
+        job_id = new_job_id() if job_id is None else job_id
+        if not job_id:
+            raise InvalidJob(f"{kind}: the job_id is empty. Give one, or none to have one made")
+        now, max_body = datetime.now(UTC), self._max_body
+        try:
+            return encode(self._names, kind, body, job_id=job_id, options=options, now=now, max_body=max_body)
+        except (TypeError, AttributeError, OverflowError, ValueError) as error:
+            raise InvalidJob(f"{kind}: an option has the wrong type or size: {error}") from error
+
+
+def link_of(settings: Settings) -> PublishLink:
+    """The link of a publisher. A job must be safe before any worker ever ran, so it sees to the exchanges itself."""
+    names = Names(settings.prefix)
+
+    async def prepare(connection: Connection) -> None:
+        if settings.declare:
+            await ensure(connection, names.jobs, build(prefix=names.prefix))
+
+    return PublishLink(
+        lambda: settings.broker, name=connection_name("publisher"), heartbeat=settings.heartbeat, prepare=prepare
+    )
+
+
+def id_of(message: Message) -> str:
+    """The job id of a message that `Writer` made."""
+    return str(message.message_id)
+
+
+def _json_of(payload: Payload) -> bytes:
+    try:
+        return payload.__pydantic_serializer__.to_json(payload, by_alias=True)
+    except ValueError as error:
+        raise InvalidJob(f"{payload.job_type}: the payload cannot be written as JSON: {error}") from None
+
+
+def _json_bytes(job_type: str, data: JsonValue | bytes) -> bytes:
+    try:
+        if isinstance(data, bytes):
+            from_json(data)
+            return data
+        return to_json(data)
+    except ValueError as error:
+        raise InvalidJob(f"{job_type}: the payload is not JSON: {error}") from None
+
+
+def _type_of(payload: Payload) -> str:
+    if not payload.job_type:
+        raise InvalidJob(
+            f"{type(payload).__qualname__} has no job type. Give its class one: class {type(payload).__qualname__}"
+            '(Payload, type="…")'
+        )
+    return payload.job_type
