@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export RMQJOBS_RABBITMQ := $(CURDIR)/.tools/rabbitmq
 run := .venv/bin/python -m
 
-.PHONY: help setup broker peers demo test faults soak bench bench-quick bench-schedules check unit reference format
+.PHONY: help setup broker peers demo test faults soak soak-steady bench bench-quick bench-schedules check unit reference format
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ faults: broker peers ## Kill, cut and fill up everything, beside Celery, Dramati
 
 soak: broker ## A million jobs, 100,000 dead letters, a blocked broker, a full queue: memory and CPU of each process
 	@$(run) tests.faults.soak
+
+soak-steady: broker ## Ten million jobs published and drained at once: memory that stays flat
+	@$(run) tests.faults.soak --steady 10000000
 
 bench bench-quick: broker peers ## Beside Celery, Dramatiq, taskiq, FastStream and BullMQ: ratios; `bench` writes the page, `bench-quick` takes two minutes
 	@[ ! -x .tools/rabbitmq-4/rabbitmq-server ] || export RMQJOBS_RABBITMQ=$(CURDIR)/.tools/rabbitmq-4; \

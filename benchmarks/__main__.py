@@ -9,6 +9,7 @@ import argparse
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -125,11 +126,11 @@ class Bench:
 def grown(bench: Bench, place: Place) -> Table:
     """What more jobs change."""
     table = Table("Cost of growth", ["", "measured"])
-    few = bench.once("20,000 waiting", lambda: measures.backlog(place, 60_000, 20_000, 2))
-    many = bench.once("1,000,000 waiting", lambda: measures.backlog(place, 1_000_000, 20_000, 5))
+    few = bench.once("80,000 waiting", lambda: measures.backlog(place, 80_000, 20_000, 3))
+    many = bench.once("1,000,000 waiting", lambda: measures.backlog(place, 1_000_000, 20_000, 3))
     if few and many:
         ratio = statistics.median(many) / statistics.median(few)
-        table.rows.append(["drained a second with 60,000 waiting", of(few)])
+        table.rows.append(["drained a second with 80,000 waiting", of(few)])
         table.rows.append(["drained a second with 1,000,000 waiting", f"{of(many)}, {times(ratio)} that"])
     again = bench.once("retries", lambda: measures.retries(place, 20_000))
     if again:
@@ -179,21 +180,39 @@ def everything(bench: Bench, place: Place) -> list[Table]:
     ]
 
 
+def pythons(bench: Bench, others: Sequence[str]) -> Table:
+    """The same worker on other interpreters, each with rmqjobs, psutil and uvloop installed, and on uvloop."""
+    variants = [
+        replace(ONE_PROCESS[0], name=f"{_version_of(python)}{loop}", python=python, environ=environ)
+        for python in (sys.executable, *others)
+        for loop, environ in (("", {}), (", uvloop", {"BENCH_UVLOOP": "1"}))
+    ]
+    return drained("Interpreters and event loops", bench.cycles(variants), [])
+
+
+def _version_of(python: str) -> str:
+    return subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def main() -> None:
     """Runs, prints, and writes the page unless it is the quick one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one small round, and no page")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pythons", nargs="*", metavar="PYTHON", help="only this one and these, each also on uvloop; no page")
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, meeting_place(Path(folder)) as (place, broker):
         where = f"{broker}; CPython {platform.python_version()}, {os.cpu_count()} cores; {versions_of_peers()}."
         out.print(where, style="dim")
         bench = Bench(place, 2 if options.quick else options.rounds, 0.5 if options.quick else 1.0)
-        tables = quick(bench) if options.quick else everything(bench, place)
+        if options.pythons is not None:
+            tables = [pythons(bench, options.pythons)]
+        else:
+            tables = quick(bench) if options.quick else everything(bench, place)
     for table in tables:
         table.print(out)
-    if not options.quick:
+    if not options.quick and options.pythons is None:
         write(PAGE, f"{where} {options.rounds} interleaved rounds, medians (and spans).", tables)
         out.print(f"written to {PAGE.relative_to(ROOT)}")
     out.print(f"{time.monotonic() - began:.0f} s")

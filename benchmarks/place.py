@@ -28,24 +28,26 @@ def meeting_place(folder: Path) -> Iterator[tuple[Place, str]]:
         except RmqJobsError:
             kind = "quorum queues, a classic one for Dramatiq"
         versions = f"RabbitMQ {node.ctl('version').strip()} ({kind})"
-        redis = ends.enter_context(_redis(folder)) if _has_bullmq() else ""
-        if redis:
+        redis, brokers = "", [node.pid or 0]
+        if _has_bullmq():
+            redis, pid = ends.enter_context(_redis(folder))
+            brokers.append(pid)
             said = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True).stdout
             versions += f", Redis {said.split('v=')[1].split()[0]}"
-        yield Place(node.url, redis, folder), versions
+        yield Place(node.url, redis, folder, brokers), versions
 
 
 def _has_bullmq() -> bool:
-    return bool(shutil.which("node") and shutil.which("redis-server")) and (NODE_MODULES / "bullmq").exists()
+    return bool(shutil.which("node") and shutil.which("redis-server")) and (NODE_MODULES / "ioredis").exists()
 
 
 @contextlib.contextmanager
-def _redis(folder: Path) -> Iterator[str]:
+def _redis(folder: Path) -> Iterator[tuple[str, int]]:
     port = free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--appendonly", "yes", "--dir", str(folder), "--save", ""]
     process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
     try:
-        yield f"redis://127.0.0.1:{port}"
+        yield f"redis://127.0.0.1:{port}", process.pid
     finally:
         process.terminate()
         process.wait()

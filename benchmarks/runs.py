@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,11 +66,13 @@ class Place:
         url: RabbitMQ.
         redis: Redis, for BullMQ; empty when there is none.
         folder: For ledgers and logs.
+        brokers: Processes of RabbitMQ and Redis, for their CPU.
     """
 
     url: str
     redis: str
     folder: Path
+    brokers: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,14 @@ class Published:
 
 @dataclass(frozen=True)
 class Drained:
-    """From the first start to the last: jobs a second, CPU seconds per 10,000 jobs, peak memory in MB of all its processes."""
+    """From the first start to the last: jobs a second, CPU seconds per 10,000 jobs, peak memory in MB of all its processes.
+
+    `broker` is the CPU that the broker took for the same jobs.
+    """
 
     rate: float
     cpu: float
+    broker: float
     peak: float
 
 
@@ -101,7 +107,7 @@ class Run:
     """
 
     def __init__(self, place: Place, variant: Variant, jobs: int) -> None:
-        self.variant, self.jobs = variant, jobs
+        self.variant, self.jobs, self._brokers = variant, jobs, place.brokers
         self._folder = Path(tempfile.mkdtemp(prefix=f"{variant.system}-", dir=place.folder))
         self.ledger = Ledger(self._folder / "ledger", jobs)
         self._environ = {
@@ -146,12 +152,12 @@ class Run:
         """Starts a worker for what is published, and measures from the first job's start to the last one's."""
         self.start_worker()
         self.wait(1)
-        cpu, done = self.worker_cpu(), self.ledger.done()
+        before, broker_before, done = self.worker_cpu(), self.broker_cpu(), self.ledger.done()
         self.wait(self.jobs)
-        cpu = self.worker_cpu() - cpu
-        peak = self.worker_peak()
+        cpu, broker = self.worker_cpu() - before, self.broker_cpu() - broker_before
+        per_10_000 = 10_000 / (self.jobs - done or 1)
         times = self.ledger.start_times()
-        return Drained(self.jobs / (max(times) - min(times)), cpu / (self.jobs - done or 1) * 10_000, peak)
+        return Drained(self.jobs / (max(times) - min(times)), cpu * per_10_000, broker * per_10_000, self.worker_peak())
 
     def wait(self, done: int, patience: float = 0.0) -> None:
         """Until so many jobs have run; `patience` is for seconds in which none can."""
@@ -167,7 +173,11 @@ class Run:
 
     def worker_cpu(self) -> float:
         """Seconds of the worker and all its processes."""
-        return sum(sum(each.cpu_times()[:2]) for each in self._processes())
+        return _cpu_of(self._processes())
+
+    def broker_cpu(self) -> float:
+        """Seconds of the broker."""
+        return _cpu_of(process for pid in self._brokers for process in _family_of(pid))
 
     def worker_peak(self) -> float:
         """Megabytes: each process's largest resident size, added up."""
@@ -192,13 +202,7 @@ class Run:
         self._worker.wait()
 
     def _processes(self) -> list[psutil.Process]:
-        if self._worker is None:
-            return []
-        try:
-            first = psutil.Process(self._worker.pid)
-            return [first, *first.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+        return [] if self._worker is None else _family_of(self._worker.pid)
 
     def _start(self, *words: str) -> subprocess.Popen[str]:
         command, pipe = [*self.variant.command, *words], subprocess.PIPE
@@ -213,6 +217,22 @@ class Run:
     def _log(self) -> str:
         path = self._folder / "worker.log"
         return path.read_text(errors="replace")[-2000:] if path.exists() else ""
+
+
+def _family_of(pid: int) -> list[psutil.Process]:
+    try:
+        first = psutil.Process(pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _cpu_of(processes: Iterable[psutil.Process]) -> float:
+    seconds = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            seconds += sum(process.cpu_times()[:2])
+    return seconds
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from benchmarks.measures import Cycle
 from benchmarks.report import Table, of
 
 OURS = "rmqjobs"
+COSTS = ("CPU s per 10,000", "broker's CPU", "peak MB", "first job after s")
 Cycles = Mapping[str, Sequence[Cycle]]
 Pairs = Mapping[str, Sequence[tuple[float, float]]]
 
@@ -21,7 +22,7 @@ def times(ratio: float) -> str:
 
 def drained(title: str, cycles: Cycles, against: Sequence[str]) -> Table:
     """Jobs drained a second; and of each system, how many times as quick those of `against` are."""
-    columns = ["", "jobs a second", *(f"{name} is" for name in against), "CPU s per 10,000", "peak MB", "first job after s"]
+    columns = ["", "jobs a second", *(f"{name} is" for name in against), *COSTS]
     table = Table(title, columns)
     rates = {name: statistics.median(each.drained.rate for each in found) for name, found in cycles.items() if found}
     for name, rate in rates.items():
@@ -32,6 +33,7 @@ def drained(title: str, cycles: Cycles, against: Sequence[str]) -> Table:
                 of([run.rate for run in runs]),
                 *(times(rates[ours] / rate) if ours in rates else "" for ours in against),
                 of([run.cpu for run in runs], "{:.2f}"),
+                of([run.broker for run in runs], "{:.2f}"),
                 of([run.peak for run in runs], "{:.0f}"),
                 of([each.first for each in cycles[name]], "{:.2f}"),
             ]

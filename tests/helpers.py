@@ -6,13 +6,14 @@ import json
 import os
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import aio_pika
+import pytest
 
 from rmqjobs import AsyncPublisher, Job, Payload, Plugin, Reject, Retry, RetryPolicy, Settings, Snooze
 from rmqjobs.amqp.control import desk
@@ -20,12 +21,26 @@ from rmqjobs.deadletters.review import Review
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.journal import follow
 from rmqjobs.plugins import Registry, registry_of
-from rmqjobs.testing.broker import RunningBroker
+from rmqjobs.testing.broker import NoBroker, PrivateNode, RunningBroker
 from rmqjobs.topology import build
 from rmqjobs.wire.deadletters import DeadLetter
 from rmqjobs.worker import Worker
 
 Condition = Callable[[], Any]
+
+
+@contextmanager
+def private_node(*config: str) -> Iterator[PrivateNode]:
+    """A node of a test's own, running, with these lines in its configuration; skips where no server is installed."""
+    try:
+        node = PrivateNode(config=config)
+    except NoBroker as error:
+        pytest.skip(str(error))
+    try:
+        node.start()
+        yield node
+    finally:
+        node.remove()
 
 
 class Note(Payload, type="demo.note"):

@@ -12,8 +12,9 @@ import pytest
 
 from rmqjobs import Publisher, Settings
 from rmqjobs.errors import BrokerBlocked
-from rmqjobs.testing.broker import NoBroker, PrivateNode, RunningBroker
+from rmqjobs.testing.broker import PrivateNode, RunningBroker
 from tests.acceptance.helpers import Fatal, Heavy, Mark, Stand, stand, wait
+from tests.helpers import private_node
 
 
 def publisher(where: Stand, **options: object) -> Publisher:
@@ -29,15 +30,8 @@ def here(tmp_path: Path, broker: RunningBroker) -> Iterator[Stand]:
 @pytest.fixture
 def node() -> Iterator[PrivateNode]:
     """A node that a test may restart."""
-    try:
-        node = PrivateNode()
-    except NoBroker:
-        pytest.skip("needs a local rabbitmq-server")
-    node.start()
-    try:
+    with private_node() as node:
         yield node
-    finally:
-        node.remove()
 
 
 def complete(where: Stand, count: int) -> bool:

@@ -8,20 +8,15 @@ from datetime import timedelta
 import pytest
 
 from rmqjobs import Settings
-from rmqjobs.testing.broker import NoBroker, PrivateNode
+from rmqjobs.testing.broker import PrivateNode
 from rmqjobs.worker import Worker
-from tests.helpers import Act, Note, Stage, publishing, until, working
+from tests.helpers import Act, Note, Stage, private_node, publishing, until, working
 
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[PrivateNode]:
-    try:
-        node = PrivateNode()
-    except NoBroker:
-        pytest.skip("needs a local rabbitmq-server")
-    node.start()
-    yield node
-    node.remove()
+    with private_node() as node:
+        yield node
 
 
 ALARMS = [

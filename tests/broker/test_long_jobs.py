@@ -9,22 +9,17 @@ import pytest
 
 from rmqjobs import Plugin, Settings
 from rmqjobs.plugins import registry_of
-from rmqjobs.testing.broker import NoBroker, PrivateNode
+from rmqjobs.testing.broker import PrivateNode
 from rmqjobs.worker import Worker
 from rmqjobs.worker.service import CONSUMER_TIMEOUTS
-from tests.helpers import Note, Slow, Stage, depth, publishing, until, working
+from tests.helpers import Note, Slow, Stage, depth, private_node, publishing, until, working
 
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[PrivateNode]:
-    try:
-        node = PrivateNode(config=["consumer_timeout = 2000"])
-    except NoBroker:
-        pytest.skip("needs a local rabbitmq-server")
-    node.start()
-    node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 1000).")  # how often a channel looks
-    yield node
-    node.remove()
+    with private_node("consumer_timeout = 2000") as node:
+        node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 1000).")  # how often a channel looks
+        yield node
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from rmqjobs import Settings
 from rmqjobs.amqp.connection import connect
 from rmqjobs.amqp.control import desk
 from rmqjobs.errors import BrokerError, ConfigurationError, TlsFailed
-from rmqjobs.testing.broker import NoBroker, PrivateNode, free_port
-from tests.helpers import Note, Stage, publishing, until, working
+from rmqjobs.testing.broker import free_port
+from tests.helpers import Note, Stage, private_node, publishing, until, working
 
 # aiormq leaves a coroutine behind when a handshake fails; it is collected here, lest another test be blamed for it.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -58,13 +58,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         "ssl_options.verify = verify_peer",
         "ssl_options.fail_if_no_peer_cert = true",
     )
-    try:
-        node = PrivateNode(config=config)
-    except NoBroker as error:
-        pytest.skip(str(error))
-    node.start()
-    yield Secured(port, folder)
-    node.remove()
+    with private_node(*config):
+        yield Secured(port, folder)
 
 
 async def test_jobs_travel_over_tls(secured: Secured) -> None:

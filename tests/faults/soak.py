@@ -12,24 +12,29 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import pika
 from rich.console import Console
 from rich.table import Table
 
 from rmqjobs import Publisher, Settings
 from rmqjobs.errors import BrokerBlocked, PublishError, PublishRefused
-from rmqjobs.testing.broker import PrivateNode
+from rmqjobs.testing.broker import PrivateNode, free_port
 from tests.acceptance.helpers import Refused, Stand, Void, stand, wait
 
 MEGABYTE = 2**20
 GROWTH_LIMIT = 40 * MEGABYTE  # of a process, from a tenth of its work to the end
 BLOCKED_FOR = 10.0
+FLAT = 5 * MEGABYTE  # likewise, of a process in which nothing of a job may stay
 CHUNK = 10_000
+BACKLOG = 30_000
 IDLE_CPU = 0.1  # seconds of CPU a second that a process may use while it can do nothing
 out = Console(highlight=False)
 
@@ -103,6 +108,29 @@ class Soak:
             wait(lambda: self._messages("accept") == 0, 1_800)
         self._row(f"drained, {count:,} waiting", "worker", count, time.monotonic() - began, working)
         self._end(worker)
+
+    def steady(self, count: int) -> None:
+        """Published and drained at once, for as long as that takes: nothing of a job stays in either process."""
+        port = free_port()
+        worker = self._here.worker("--metrics-port", str(port))
+        asker = pika.BlockingConnection(pika.URLParameters(self._here.url)).channel()
+        began = time.monotonic()
+        with Publisher(settings=self._settings) as jobs, watching(worker.pid) as working, watching(os.getpid()) as publishing:
+            for first in range(0, count, CHUNK):
+                jobs.publish_many(Void(n=n) for n in range(first, first + CHUNK))
+                while self._ready(asker) > BACKLOG:
+                    time.sleep(0.1)
+            wait(lambda: self._ready(asker) == 0, 600)
+        seconds = time.monotonic() - began
+        for who, watch in (("worker", working), ("publisher", publishing)):
+            self._row("published and drained", who, count, seconds, watch)
+            self._expect(watch.growth < FLAT, f"{who} grew by {watch.growth / MEGABYTE:.1f} MB")
+        wait(lambda: _processed(port) >= count)
+        self._expect(_processed(port) == count, f"{_processed(port):,} runs of {count:,} jobs")
+        self._end(worker)
+
+    def _ready(self, channel: Any) -> int:
+        return int(channel.queue_declare(f"{self._here.prefix}.accept", passive=True).method.message_count)
 
     def dead_letters(self, count: int) -> None:
         """Given up, listed, counted, replayed."""
@@ -193,11 +221,19 @@ class Soak:
         self._expect(worker.wait(60) == 0, "a worker did not drain")
 
 
+def _processed(port: int) -> int:
+    """Jobs that the worker at this port has settled."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        lines = [line for line in answer.read().decode().splitlines() if line.startswith("rmqjobs_jobs_processed_total")]
+    return int(sum(float(line.rpartition(" ")[2]) for line in lines))
+
+
 def main() -> None:
     """Runs all phases and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1_000_000)
     parser.add_argument("--dead", type=int, default=100_000)
+    parser.add_argument("--steady", type=int, metavar="JOBS", help="only this: so many, published and drained at once")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         node = PrivateNode(Path(folder) / "broker")
@@ -205,6 +241,9 @@ def main() -> None:
         try:
             with stand(Path(folder), node.url, "soak") as here:
                 soak = Soak(here, node)
+                if options.steady:
+                    soak.steady(options.steady)
+                    sys.exit(soak.finish())
                 soak.blocked()
                 soak.full()
                 soak.dead_letters(options.dead)

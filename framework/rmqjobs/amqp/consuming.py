@@ -155,6 +155,7 @@ class _Consumer:
         self._on_message = _receiver(connection, lease, on_delivery)
         self._tag = f"{name}:{lease.subscription.queue}"
         self._tags: list[str] = []
+        self._stopping = False
         # pika returns what still comes for a cancelled consumer: the lease must know that those tags are settled.
         channel.raw.basic_reject = self._reject
 
@@ -175,11 +176,13 @@ class _Consumer:
             await self._channel.call("basic_cancel", consumer_tag=self._tags[-1])
         if count:
             await self._channel.call("basic_qos", prefetch_count=count)
-            self.start()
-            self.lease.fetches(ahead=count)
+            if not self._stopping:  # it may have been told to meanwhile
+                self.start()
+                self.lease.fetches(ahead=count)
 
     async def stop(self) -> None:
         """Consumes no more; what was delivered stays ours."""
+        self._stopping = True
         await self.fetch_ahead(0)
         await self._channel.call("basic_cancel", consumer_tag=self._tags[0])
 

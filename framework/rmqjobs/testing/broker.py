@@ -163,6 +163,11 @@ class PrivateNode:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def pid(self) -> int | None:
+        """Of the process that it runs in, or that runs it; None when it does not run."""
+        return None if self._process is None else self._process.pid
+
+    @property
     def port(self) -> int:
         """Where it speaks AMQP."""
         return self._amqp

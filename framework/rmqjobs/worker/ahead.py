@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from rmqjobs.amqp.consuming import ConsumeLink
 from rmqjobs.errors import BrokerError
@@ -18,7 +18,7 @@ AHEAD = 0.1  # seconds of work that is fetched beyond the slots' own
 MOST = 800  # jobs beyond them
 TOO_FAR = 1.0  # seconds that a fetched job may have to wait for a slot
 
-GiveBack = Callable[[Iterable[Case]], Awaitable[None]]
+GiveBack = Callable[[Case], Awaitable[None]]
 
 
 class Ahead:
@@ -31,7 +31,7 @@ class Ahead:
     Args:
         consuming: Fetches.
         lanes: Where each queue's jobs wait for a slot.
-        give_back: Returns jobs that have not started.
+        give_back: Returns a job that has not started; waits for the broker as long as that takes.
     """
 
     def __init__(self, consuming: ConsumeLink, lanes: Mapping[str, Lane[Case]], give_back: GiveBack) -> None:
@@ -65,4 +65,11 @@ class Ahead:
             await self._consuming.fetch_ahead(queue, 0)
             surplus = lane.take(lambda case: case.delivery.lease is lease)
             log.info("jobs got long: what was fetched ahead goes back", extra={"queue": queue, "jobs": len(surplus)})
-            await self._give_back(surplus)
+            await asyncio.gather(*(self._return(case, lane) for case in surplus))
+
+    async def _return(self, case: Case, lane: Lane[Case]) -> None:
+        try:
+            await self._give_back(case)
+        except Exception:
+            log.exception("a job could not be given back; it waits here", extra={"job": case.job_id})
+            lane.submit(case)

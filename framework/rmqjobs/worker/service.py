@@ -162,7 +162,7 @@ class Worker:
         """
         await self._consuming.stop()
         waiting = [case for lane in self._starting_lanes() for case in lane.take()]
-        await self._give_back(waiting)
+        await self._give_back_in_time(waiting)
         await self._until_idle(grace)
         interrupted = list(self._path.running())
         for run in interrupted:
@@ -171,11 +171,15 @@ class Worker:
         await self._close()
         return len(interrupted)
 
-    async def _give_back(self, waiting: Iterable[Case]) -> None:
-        """As far as the broker takes it in time; the rest goes back by itself when the channel closes."""
+    async def _give_back(self, case: Case) -> None:
+        """Returns a job that has not started."""
         connection = self._consuming.connection
         by_nack = connection is not None and connection.broker_version >= NACK_DOES_NOT_COUNT
-        tasks = [asyncio.create_task(self._settlement.give_back(case, by_nack=by_nack)) for case in waiting]
+        await self._settlement.give_back(case, by_nack=by_nack)
+
+    async def _give_back_in_time(self, waiting: Iterable[Case]) -> None:
+        """As far as the broker takes it in time; the rest goes back by itself when the channel closes."""
+        tasks = [asyncio.create_task(self._give_back(case)) for case in waiting]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self._settings.publish_timeout.total_seconds())
             for task in late:
