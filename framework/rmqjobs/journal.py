@@ -51,7 +51,8 @@ class Journal:
         elif len(self._records) < MAX_PENDING:
             self._records.append(wire.encode(event))
             if len(self._records) == BATCH and self._loop is not None:
-                self._loop.call_soon_threadsafe(self._is_full.set)
+                with contextlib.suppress(RuntimeError):  # a handler's thread may outlive the loop
+                    self._loop.call_soon_threadsafe(self._is_full.set)
         else:
             self._left_out += 1
 

@@ -83,6 +83,9 @@ async def test_what_got_long_goes_back(settings: Settings, naps: Naps) -> None:
             return await depth(settings, "ahead.thread") == 300 - own
 
         await until(all_but_its_own_are_back)
+        for _ in range(10):  # and stay there
+            await asyncio.sleep(0.1)
+            assert not lease_of(worker).ahead
         naps.end.set()  # the naps end at once: they are short again
         await until(lambda: len(naps.runs) == 6_300)
     await worker.drain(timedelta(seconds=5))

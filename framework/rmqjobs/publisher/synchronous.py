@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import JsonValue
 
-from rmqjobs.errors import BrokerGone, RmqJobsError
+from rmqjobs.errors import BrokerGone
 from rmqjobs.job import Payload
 from rmqjobs.publisher.batch import publish_all
 from rmqjobs.publisher.writing import Writer, id_of, link_of
@@ -99,11 +99,11 @@ class _Order:
 
     def __init__(self, message: Message) -> None:
         self.message = message
-        self.error: RmqJobsError | None = None
+        self.error: Exception | None = None
         self._done = threading.Lock()  # held until it is settled: a plain lock is the quickest thing to wait for
         self._done.acquire()
 
-    def settle(self, error: RmqJobsError | None) -> None:
+    def settle(self, error: Exception | None) -> None:
         """RabbitMQ has it, or this went wrong."""
         self.error = error
         with suppress(RuntimeError):  # it is settled already
@@ -163,7 +163,10 @@ class _Engine:
         self._awake = False  # before looking: an order that comes now wakes the loop again
         while self._orders:
             order = self._orders.popleft()
-            self._link.send(order.message, self._timeout, order.settle)
+            try:
+                self._link.send(order.message, self._timeout, order.settle)
+            except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits to hear of it
+                order.settle(error)
 
     def _refuse(self) -> None:
         """Nobody sends these any more."""

@@ -66,6 +66,7 @@ class Ahead:
             surplus = lane.take(lambda case: case.delivery.lease is lease)
             log.info("jobs got long: what was fetched ahead goes back", extra={"queue": queue, "jobs": len(surplus)})
             await asyncio.gather(*(self._return(case, lane) for case in surplus))
+            self._ended[queue] = lease.ended  # what went back did not end by being quick
 
     async def _return(self, case: Case, lane: Lane[Case]) -> None:
         try:
