@@ -11,6 +11,7 @@ from benchmarks.runs import Drained, Place, Published, Run, Variant, Void, runni
 
 ONE_BY_ONE = 1_000  # jobs of a cycle that are published singly
 WARM_UP = 100  # jobs before latency counts
+SETTLING = 15.0  # seconds in which a broker writes and tidies up what a million messages leave
 IDLE_FOR = 15.0  # seconds that an idle scheduler is watched
 IDLE_AFTER = 2.0  # seconds after which a worker has started
 RETRY_DELAY = 1.0  # seconds, see `systems.rmqjobs`
@@ -127,6 +128,7 @@ def backlog(place: Place, waiting: int, portion: int, rounds: int) -> list[float
     try:
         run.prepare()
         run.publish("many", 0, waiting)
+        time.sleep(SETTLING)
         for _ in range(rounds):
             before = run.ledger.done()
             run.start_worker()

@@ -53,7 +53,7 @@ class Event:
         queue: The work queue, without the prefix.
         attempt: Number of the run.
         data: What belongs to the kind: `seconds`, `reason`, `delay`, `done`/`total`/`note`, `message`, …
-        source: The worker or the operator it comes from.
+        source: The worker or the operator it comes from; its batch says so when the record itself does not.
     """
 
     kind: EventKind

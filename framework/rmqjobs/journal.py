@@ -19,6 +19,7 @@ from rmqjobs.wire import events as wire
 log = logging.getLogger("rmqjobs.journal")
 
 BATCH = 500
+AT_ONCE = 8  # batches on their way
 MAX_PENDING = 100_000  # records kept while the broker takes none; more are counted and left out
 
 
@@ -79,20 +80,32 @@ class Journal:
         await self._write(least=1)
 
     async def _write(self, *, least: int) -> None:
-        """Writes in batches while so many records wait."""
+        """Writes in batches while so many records wait, several batches at once."""
         while len(self._records) >= least:
-            batch = [self._records.popleft() for _ in range(min(BATCH, len(self._records)))]
-            if self._left_out:
-                batch.append(wire.encode(self._lost()))
-            try:
-                await self._link.publish(wire.batch(self._names, batch, source=self.source), self._timeout)
-            except (BrokerGone, BrokerBlocked, PublishTimeout, PublishRefused, Unroutable) as error:
-                log.warning("journal not written yet", extra={"records": len(batch), "because": str(error)})
+            batches = [self._batch() for _ in range(min(AT_ONCE, -(-len(self._records) // BATCH)))]
+            kept = await asyncio.gather(*map(self._publish, batches))
+            for batch in reversed([batch for batch in kept if batch]):
                 self._records.extendleft(reversed(batch))
+            if any(kept):
                 return
-            except RmqJobsError as error:
-                log.warning("journal records left out", extra={"records": len(batch), "because": str(error)})
-                self._left_out += len(batch)
+
+    def _batch(self) -> list[bytes]:
+        batch = [self._records.popleft() for _ in range(min(BATCH, len(self._records)))]
+        if self._left_out:
+            batch.append(wire.encode(self._lost()))
+        return batch
+
+    async def _publish(self, batch: list[bytes]) -> list[bytes]:
+        """What has to be tried again."""
+        try:
+            await self._link.publish(wire.batch(self._names, batch, source=self.source), self._timeout)
+        except (BrokerGone, BrokerBlocked, PublishTimeout, PublishRefused, Unroutable) as error:
+            log.warning("journal not written yet", extra={"records": len(batch), "because": str(error)})
+            return batch
+        except RmqJobsError as error:
+            log.warning("journal records left out", extra={"records": len(batch), "because": str(error)})
+            self._left_out += len(batch)
+        return []
 
     def _lost(self) -> Event:
         count, self._left_out = self._left_out, 0

@@ -81,7 +81,7 @@ class Chronicle:
         if log.isEnabledFor(level):
             log.log(level, "scheduler %s" if schedule is None else "schedule %s", kind.value, extra=kept)
         job_type = schedule.type if schedule else ""
-        self._journal.record(Event(kind, self._now(), job_id, job_type, data=kept, source=self._journal.source))
+        self._journal.record(Event(kind, self._now(), job_id, job_type, data=kept))
 
     def collect(self) -> Iterable[Any]:
         """The figures, as prometheus-client takes them from a collector."""

@@ -67,15 +67,14 @@ class Chronicle:
         if kind == "log":
             fields = {name: value for name, value in data.items() if name not in _TAKEN}
             job_log.info(str(data["message"]), extra={"job": job.id, "type": job.type, **fields})
-        event = Event(EventKind(kind), self._now(), job.id, job.type, job.queue, job.attempt, data, self._journal.source)
-        self._journal.record(event)
+        self._journal.record(Event(EventKind(kind), self._now(), job.id, job.type, job.queue, job.attempt, data))
 
     def unscheduled(self, seconds: float) -> None:
         """Schedules exist, and nobody ticks."""
         hint = "start one with: rmqjobs scheduler"
         log.error("no scheduler is active: nothing is scheduled", extra={"seconds": round(seconds, 1), "hint": hint})
         data: dict[str, JsonValue] = {"seconds": round(seconds, 1)}
-        self._journal.record(Event(EventKind.UNSCHEDULED, self._now(), "", "", data=data, source=self._journal.source))
+        self._journal.record(Event(EventKind.UNSCHEDULED, self._now(), "", "", data=data))
 
     def blocked(self, handler: str, line: str, seconds: float) -> None:
         """The event loop does not move; called from another thread."""
@@ -94,8 +93,7 @@ class Chronicle:
 
     def _record(self, case: Case, kind: EventKind, data: Mapping[str, JsonValue]) -> None:
         attempt = case.envelope.job.attempt if case.envelope else 0
-        queue, source = case.delivery.queue, self._journal.source
-        self._journal.record(Event(kind, self._now(), case.job_id, case.job_type, queue, attempt, data, source))
+        self._journal.record(Event(kind, self._now(), case.job_id, case.job_type, case.delivery.queue, attempt, data))
 
 
 def _about(verdict: Verdict, error: BaseException) -> dict[str, Any]:
