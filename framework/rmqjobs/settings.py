@@ -150,7 +150,7 @@ class Settings(BaseModel):
         2.0,
         ge=1,
         le=100,
-        description="Jobs a worker holds per slot of async and thread handlers, of process handlers 1; more where they are short",
+        description="Jobs a worker holds per slot of async and thread handlers; of process handlers 1. More of short jobs",
     )
     grace: Duration = Field(timedelta(seconds=25), description="How long a draining worker waits for running jobs")
     heartbeat: Duration = Field(
