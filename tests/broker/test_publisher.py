@@ -131,3 +131,41 @@ def test_a_program_that_forgets_to_close_still_ends(settings: Settings) -> None:
     before = threading.active_count()
     Publisher(settings=settings).publish(Note(text="a"))
     assert all(thread.daemon for thread in threading.enumerate()[before:])
+
+
+def test_a_closed_publisher_refuses_and_keeps_nobody_waiting(settings: Settings) -> None:
+    """Whoever has taken the engine before it is closed, and comes to it only then, hears of that at once."""
+    jobs = Publisher(settings=settings)
+    jobs.publish_json("demo.note", {})
+    engine = jobs._running()
+    jobs.close()
+    message = jobs._write.json("demo.note", {}, None)
+    for _ in range(2):
+        with pytest.raises(BrokerGone, match="closed"):
+            engine.publish(message)
+        with pytest.raises(BrokerGone, match="closed"):
+            engine.publish_many([message])
+
+
+def test_closing_sees_through_what_other_threads_publish(settings: Settings) -> None:
+    jobs, outcomes = Publisher(settings=settings), []
+    jobs.publish_json("demo.note", {})
+    engine = jobs._running()
+
+    def publish() -> None:
+        for _ in range(200):
+            try:
+                outcomes.append(engine.publish(jobs._write.json("demo.note", {}, None)))
+            except BrokerGone:
+                return
+
+    threads = [threading.Thread(target=publish) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while len(outcomes) < 50:
+        time.sleep(0.001)
+    jobs.close()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert len(outcomes) >= 50

@@ -46,7 +46,7 @@ class JsonLines(logging.Formatter):
         try:
             return to_json(line, fallback=str, inf_nan_mode="null").decode()
         except ValueError:  # half characters, which a foreign message may hold
-            return json.dumps(line, default=str)
+            return json.dumps(line | {"timestamp": line["timestamp"].isoformat()}, default=str)
 
 
 def _for_people() -> logging.Formatter:

@@ -6,11 +6,12 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from pydantic import JsonValue
 
@@ -20,8 +21,6 @@ from rmqjobs.publisher.batch import publish_all
 from rmqjobs.publisher.writing import Writer, id_of, link_of
 from rmqjobs.settings import Settings
 from rmqjobs.wire.jobs import Message, Options
-
-ResultT = TypeVar("ResultT")
 
 
 class Publisher:
@@ -127,6 +126,9 @@ class _Engine:
         self._timeout = settings.publish_timeout
         self._orders: deque[_Order] = deque()
         self._awake = False  # whether the loop is about to look at the orders
+        self._batches: set[Future[list[str]]] = set()
+        self._lock = threading.Lock()  # between whoever publishes and whoever closes
+        self._closing = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rmqjobs-publisher", daemon=True)
         self._thread.start()
@@ -135,29 +137,43 @@ class _Engine:
     def publish(self, message: Message) -> str:
         """The job's id, once RabbitMQ has it."""
         order = _Order(message)
-        self._orders.append(order)
-        if not self._awake:
-            self._awake = True
-            try:
+        with self._lock:
+            self._check_open()
+            self._orders.append(order)
+            if not self._awake:
+                self._awake = True
                 self._loop.call_soon_threadsafe(self._send)
-            except RuntimeError:
-                self._refuse()
         order.wait()
         return id_of(message)
 
     def publish_many(self, messages: Iterable[Message]) -> list[str]:
         """Their ids, once RabbitMQ has all; the messages are made on the loop's thread."""
-        return self._wait(publish_all(self._link, messages, self._timeout))
+        with self._lock:
+            self._check_open()
+            batch = asyncio.run_coroutine_threadsafe(publish_all(self._link, messages, self._timeout), self._loop)
+            self._batches.add(batch)
+        try:
+            return batch.result()
+        finally:
+            self._batches.discard(batch)
 
     def close(self) -> None:
-        self._wait(self._link.close())
+        """Sees through what was given before; what comes now is refused."""
+        with self._lock:
+            self._closing = True
+        wait(list(self._batches))
+        asyncio.run_coroutine_threadsafe(self._close_link(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._refuse()
 
-    def _wait(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    async def _close_link(self) -> None:
+        self._send()
+        await self._link.close()
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise BrokerGone("not published: the publisher has been closed")
 
     def _send(self) -> None:
         self._awake = False  # before looking: an order that comes now wakes the loop again
@@ -167,9 +183,3 @@ class _Engine:
                 self._link.send(order.message, self._timeout, order.settle)
             except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits to hear of it
                 order.settle(error)
-
-    def _refuse(self) -> None:
-        """Nobody sends these any more."""
-        while self._orders:
-            order = self._orders.popleft()
-            order.settle(BrokerGone(f"{order.message.type} was not published: the publisher has been closed"))

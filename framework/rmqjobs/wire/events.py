@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
+from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from rmqjobs.events import Event
+from rmqjobs.events import Event, EventKind
 from rmqjobs.topology import Names
 from rmqjobs.wire.jobs import Message
 
@@ -17,6 +18,7 @@ MAX_LINE = 32 * 1024  # one record must not make a batch too large for the broke
 NDJSON = "application/x-ndjson"
 _EVENT = TypeAdapter(Event)
 _TO_JSON = _EVENT.serializer.to_json
+_FIELDS = tuple(field.name for field in fields(Event))
 
 
 def batch(names: Names, lines: Iterable[bytes], *, source: str) -> Message:
@@ -28,22 +30,45 @@ def encode(event: Event) -> bytes:
     """One line."""
     try:
         line = _TO_JSON(event, exclude_defaults=True, fallback=repr, warnings=False)
-    except ValueError:  # half characters, which a handler's log line or a foreign message may hold
-        line = json.dumps(as_record(event), default=str).encode()
+    except Exception:  # noqa: BLE001 - half characters, endless depth, a broken repr: no record may harm its job
+        line = _encode_strange(event)
     if len(line) > MAX_LINE:
         line = encode(replace(event, data={"left_out_bytes": len(line)}))
     return line
 
 
+def _encode_strange(event: Event) -> bytes:
+    try:
+        return json.dumps(as_record(event), default=_text).encode()
+    except Exception as error:  # noqa: BLE001 - as above
+        return encode(replace(event, data={"unwritable": type(error).__name__}))
+
+
+def _text(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else repr(value)
+
+
 def decode(body: bytes, source: str = "") -> Iterator[Event]:
     """The events of a batch; a line this version does not understand is left out."""
     for line in body.splitlines():
-        try:
-            event = _EVENT.validate_json(line)
-        except ValidationError:
-            continue
-        event.source = event.source or source
-        yield event
+        event = _event(line)
+        if event is not None:
+            event.source = event.source or source
+            yield event
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        return _EVENT.validate_json(line)
+    except ValidationError:
+        pass
+    try:  # Python's reader takes half characters, too
+        record = json.loads(line)
+        known = {name: record[name] for name in _FIELDS if name in record}
+        known["kind"], known["at"] = EventKind(record["kind"]), datetime.fromisoformat(record["at"])
+        return Event(**known)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def as_record(event: Event) -> dict[str, Any]:

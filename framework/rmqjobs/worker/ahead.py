@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 
 from rmqjobs.amqp.consuming import ConsumeLink
 from rmqjobs.errors import BrokerError
@@ -32,11 +33,21 @@ class Ahead:
         consuming: Fetches.
         lanes: Where each queue's jobs wait for a slot.
         give_back: Returns a job that has not started; waits for the broker as long as that takes.
+        can_give_back: Whether the broker takes it now.
     """
 
-    def __init__(self, consuming: ConsumeLink, lanes: Mapping[str, Lane[Case]], give_back: GiveBack) -> None:
-        self._consuming, self._lanes, self._give_back = consuming, lanes, give_back
+    def __init__(
+        self,
+        consuming: ConsumeLink,
+        lanes: Mapping[str, Lane[Case]],
+        give_back: GiveBack,
+        can_give_back: Callable[[], bool],
+    ) -> None:
+        self._consuming, self._lanes = consuming, lanes
+        self._give_back, self._can_give_back = give_back, can_give_back
         self._ended: dict[str, int] = {}
+        self._returning: set[asyncio.Task[None]] = set()
+        self._stopped = False
 
     async def run(self) -> None:
         """Watches until cancelled."""
@@ -44,9 +55,18 @@ class Ahead:
             await asyncio.sleep(LOOK_EVERY)
             for queue in self._lanes:
                 try:
-                    await self._look(queue)
+                    if not self._stopped:
+                        await self._look(queue)
                 except BrokerError as error:
                     log.debug("cannot fetch ahead", extra={"queue": queue, "because": str(error)})
+                except Exception:
+                    log.exception("fetching ahead failed in an unforeseen way; it goes on", extra={"queue": queue})
+
+    async def stop(self, limit: timedelta) -> None:
+        """Fetches and gives back no more; sees through, within the limit, what is on its way back."""
+        self._stopped = True
+        if self._returning:
+            await asyncio.wait(self._returning, timeout=limit.total_seconds())
 
     async def _look(self, queue: str) -> None:
         lease = self._consuming.lease(queue)
@@ -61,11 +81,14 @@ class Ahead:
                 await self._consuming.fetch_ahead(queue, wanted)
             return
         waiting = [case for case in lane.waiting if case.delivery.lease is lease]
-        if len(waiting) > own and len(waiting) > rate * TOO_FAR:
+        if len(waiting) > own and len(waiting) > rate * TOO_FAR and self._can_give_back():
             await self._consuming.fetch_ahead(queue, 0)
-            surplus = lane.take(lambda case: case.delivery.lease is lease)
+            kept = set(waiting[:own])
+            surplus = lane.take(lambda case: case.delivery.lease is lease and case not in kept)
             log.info("jobs got long: what was fetched ahead goes back", extra={"queue": queue, "jobs": len(surplus)})
-            await asyncio.gather(*(self._return(case, lane) for case in surplus))
+            self._returning = {asyncio.create_task(self._return(case, lane)) for case in surplus}
+            if self._returning:
+                await asyncio.wait(self._returning)
             self._ended[queue] = lease.ended  # what went back did not end by being quick
 
     async def _return(self, case: Case, lane: Lane[Case]) -> None:
@@ -73,4 +96,5 @@ class Ahead:
             await self._give_back(case)
         except Exception:
             log.exception("a job could not be given back; it waits here", extra={"job": case.job_id})
-            lane.submit(case)
+            if not case.delivery.lease.is_lost:
+                lane.submit(case)

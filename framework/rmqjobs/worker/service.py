@@ -97,6 +97,7 @@ class Worker:
             on_lost=self._let_go,
             plugins=",".join(plugin.name for plugin in registry.plugins),
         )
+        self._ahead = Ahead(self._consuming, self._lane_of_queue, self._give_back, lambda: self._publishing.takes_messages)
         self._beside: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -117,7 +118,7 @@ class Worker:
             self._lookout.run(lambda: self._consuming.connection),
             self._watchdog.run(),
             keep_limits(self._path.running),
-            Ahead(self._consuming, self._lane_of_queue, self._give_back).run(),
+            self._ahead.run(),
         )
         self._beside = [asyncio.create_task(each) for each in beside]
 
@@ -161,6 +162,7 @@ class Worker:
             How many running jobs had to be interrupted.
         """
         await self._consuming.stop()
+        await self._ahead.stop(self._settings.publish_timeout)
         waiting = [case for lane in self._starting_lanes() for case in lane.take()]
         await self._give_back_in_time(waiting)
         await self._until_idle(grace)

@@ -29,3 +29,21 @@ def test_what_json_cannot_say_becomes_text() -> None:
     event = Event(EventKind.LOG, AT, "1", "mail.send", data={"odd": object()})  # type: ignore[dict-item]
     (back,) = events.decode(events.encode(event))
     assert "object" in str(back.data["odd"])
+
+
+def test_half_characters_come_back() -> None:
+    event = Event(EventKind.LOG, AT, "1", "mail.send", data={"message": "half \udcff"})
+    assert list(events.decode(events.encode(event))) == [event]
+
+
+class Broken:
+    def __repr__(self) -> str:
+        raise KeyError("no words")
+
+
+def test_no_record_harms_its_job() -> None:
+    endless: dict[str, object] = {}
+    endless["itself"] = endless
+    for odd in (endless, {"thing": Broken()}):
+        (back,) = events.decode(events.encode(Event(EventKind.LOG, AT, "1", "mail.send", data=odd)))  # type: ignore[arg-type]
+        assert back.kind is EventKind.LOG
