@@ -626,7 +626,7 @@ async def test_probes_answer(settings: Settings) -> None:
             assert "rmqjobs_scheduler_active 1.0" in text
             assert 'rmqjobs_schedule_ticks_total{schedule="demo.beat"}' in text
             assert 'rmqjobs_schedule_lateness_seconds_bucket{le="+Inf"}' in text
-            await until(lambda: worker.figures._processed)
+            await until(lambda: worker.figures._tallies)
             _, text = await asyncio.to_thread(get, of_worker.port, "/metrics")
             assert 'rmqjobs_jobs_processed_total{queue="demo",type="demo.tick",verdict="succeeded"}' in text
             assert "rmqjobs_scheduler_missing_seconds 0.0" in text

@@ -41,7 +41,8 @@ async def test_a_channel_the_broker_closed_is_opened_again(settings: Settings) -
     stage = Stage()
     async with publishing(settings) as jobs, working(stage, settings) as worker:
         await until(lambda: worker.is_ready)
-        lease, channel, _ = worker._consuming._leases["demo"]
+        consumer = worker._consuming._consumers["demo"]
+        lease, channel = consumer.lease, consumer._channel
         channel.raw.basic_ack(999)  # 406: unknown delivery tag
         await until(lambda: lease.is_lost)
         await jobs.publish(Note(text="after"))
