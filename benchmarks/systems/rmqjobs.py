@@ -14,7 +14,7 @@ from random import Random
 
 from benchmarks.systems import program
 from rmqjobs import AsyncPublisher, Job, Payload, Plugin, Publisher, RetryPolicy, Settings
-from rmqjobs.amqp import consuming
+from rmqjobs.amqp import leases
 
 CONCURRENCY = int(os.environ.get("BENCH_CONCURRENCY", "100"))  # the default; twice that is the prefetch it begins with
 SETTINGS = Settings(
@@ -26,7 +26,7 @@ SETTINGS = Settings(
     processes=program.PROCESSES,
 )
 if "BENCH_ACK_DELAY" in os.environ:
-    consuming.ACK_DELAY = float(os.environ["BENCH_ACK_DELAY"])
+    leases.ACK_DELAY = float(os.environ["BENCH_ACK_DELAY"])
 LEDGER = program.ledger() if "BENCH_LEDGER" in os.environ else None
 DELAY = timedelta(seconds=1)  # of a retry
 ON_UVLOOP = "import uvloop; uvloop.install(); from rmqjobs.cli import main; main()"

@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 
 from rmqjobs import Payload, Plugin, Settings
-from rmqjobs.amqp.consuming import Lease
+from rmqjobs.amqp.leases import Lease
 from rmqjobs.plugins import Registry, registry_of
 from rmqjobs.worker import Worker
 from tests.helpers import depth, publishing, until

@@ -1,145 +1,25 @@
 """Consumes from work queues and keeps it that way: expected consumers against actual ones, always.
 
 A lost connection, a channel the broker closed and a consumer the broker cancelled are each a state with a way back. Each
-subscription has a channel of its own; a `Lease` is one life of that channel, and a delivery is only acknowledged on its own.
+subscription has a channel of its own, of which a `Lease` is one life.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 from rmqjobs.amqp.connection import LIVED, Backoff, Channel, Connection, Prepare, connect, resolve
+from rmqjobs.amqp.leases import Delivery, Lease, Subscription
 from rmqjobs.errors import BrokerError, RmqJobsError
 from rmqjobs.settings import Broker
 
 log = logging.getLogger("rmqjobs.consuming")
 
 CHECK_EVERY = 10.0  # seconds between looks after a consumer
-ACK_DELAY = 0.002  # seconds an acknowledgement waits for company
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """One queue to consume from.
-
-    Args:
-        queue: Work queue, without the prefix.
-        name: Its full name.
-        prefetch: Unacknowledged deliveries at once.
-        arguments: Arguments of the consumer.
-        takes_turns: Only one of the queue's consumers gets jobs at a time.
-    """
-
-    queue: str
-    name: str
-    prefetch: int
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    takes_turns: bool = False
-
-
-class Lease:
-    """One life of a consumer's channel; gathers acknowledgements and sends them together."""
-
-    def __init__(self, channel: Channel, subscription: Subscription, loop: asyncio.AbstractEventLoop) -> None:
-        self.subscription = subscription
-        self._channel, self._loop = channel, loop
-        self._lowest = 1  # the first tag that is not settled
-        self._beginning = 0  # the last tag before it that is to be acknowledged, and all before with it; 0 for none
-        self._settled: set[int] = set()  # beyond the lowest
-        self._stragglers: list[int] = []  # of these, what is to be acknowledged
-        self._gathered = 0  # acknowledgements since the last were sent
-        self._timer: asyncio.TimerHandle | None = None
-        self.taken = 0  # deliveries so far
-        self.ended = 0  # of them, how many are settled or back
-        self.fetches(ahead=0)
-
-    def fetches(self, *, ahead: int) -> None:
-        """So many are fetched beyond the subscription's prefetch, at the most; acknowledgements go by halves of all."""
-        self.ahead = ahead
-        self._burst = max((self.subscription.prefetch + ahead) // 2, 1)
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether its deliveries belong to somebody else now."""
-        return not self._channel.is_open
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing of it is open."""
-        return self.taken == self.ended
-
-    def ack(self, tag: int) -> None:
-        """Acknowledges soon."""
-        self.ended += 1
-        if tag == self._lowest:  # most jobs end in the order they came
-            self._lowest, self._beginning = tag + 1, tag
-        else:
-            self._settled.add(tag)
-            self._stragglers.append(tag)
-        self._gathered += 1
-        if self._gathered >= self._burst:
-            self.flush()
-        elif self._timer is None:
-            self._timer = self._loop.call_later(ACK_DELAY, self.flush)
-
-    def give_back(self, tag: int) -> None:
-        """Returns a delivery to its queue."""
-        self.ended += 1
-        self._settled.add(tag)
-        if not self.is_lost:
-            self._channel.raw.basic_nack(tag, requeue=True)
-
-    def flush(self) -> None:
-        """Sends what has gathered: the finished beginning as one, the rest singly."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        while self._lowest in self._settled:
-            self._settled.discard(self._lowest)
-            self._lowest += 1
-        # The tag of a `multiple` ack must itself be open: a tag acknowledged before would close the channel.
-        beginning = max((tag for tag in self._stragglers if tag < self._lowest), default=0)
-        beginning = max(beginning, self._beginning)
-        if not self.is_lost:
-            if beginning:
-                self._channel.raw.basic_ack(beginning, multiple=True)
-            for tag in self._stragglers:
-                if tag > self._lowest:
-                    self._channel.raw.basic_ack(tag)
-        self._beginning = self._gathered = 0
-        self._stragglers.clear()
-
-
-@dataclass(slots=True, eq=False)
-class Delivery:
-    """A message that is ours until it is acknowledged, given back, or its lease is lost."""
-
-    lease: Lease
-    queue: str  # the work queue it came from, without the prefix
-    tag: int
-    body: bytes
-    routing_key: str
-    redelivered: bool
-    properties: Any
-
-    @property
-    def returns(self) -> int:
-        """How often the broker got it back, by its own count."""
-        count = (self.properties.headers or {}).get("x-delivery-count")
-        return count if isinstance(count, int) else 0
-
-    def ack(self) -> None:
-        """Says that it is settled; without effect when the lease is lost."""
-        self.lease.ack(self.tag)
-
-    def give_back(self) -> None:
-        """Returns it to its queue; without effect when the lease is lost."""
-        self.lease.give_back(self.tag)
 
 
 class _Consumer:

@@ -99,14 +99,12 @@ class Envelope:
         body: The payload's JSON, not yet validated.
         counters: Attempt of the run to come, crashes and unhandled receipts so far.
         expires_at: It must not start from here on.
-        delivery_count: How often the broker got it back, by its own count.
     """
 
     job: Job
     body: bytes
     counters: Counters = _FRESH
     expires_at: datetime | None = None
-    delivery_count: int = 0
 
 
 def new_job_id() -> str:
@@ -296,8 +294,6 @@ def _read_headers(envelope: Envelope, headers: Mapping[str, Any]) -> None:
         job.period_start = h.instant(headers, h.PERIOD_START)
     h.instant(headers, h.FIRST_FAILED_AT)  # for people alone, but it travels on: a wrong one is told now
     job.state = h.checkpoint(headers)
-    count = headers.get("x-delivery-count")
-    envelope.delivery_count = count if isinstance(count, int) else 0
 
 
 def _check_content_type(content_type: str) -> None:

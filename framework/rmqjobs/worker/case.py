@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from rmqjobs.amqp.consuming import Delivery
+from rmqjobs.amqp.leases import Delivery
 from rmqjobs.execution import Run
 from rmqjobs.job import Handler
 from rmqjobs.retry import Counters, Verdict
@@ -76,5 +76,5 @@ class Case:
     def counters_of_crash(self) -> Counters:
         """As received, and the broker's returns besides: for a suspect whose own process died under it."""
         received = self.counters
-        returns = self.envelope.delivery_count if self.envelope and self.isolated else 0
+        returns = self.delivery.returns if self.isolated else 0
         return Counters(received.attempt, received.crashes + returns, received.unhandled)

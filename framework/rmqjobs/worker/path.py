@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
-from rmqjobs.amqp.consuming import Delivery
+from rmqjobs.amqp.leases import Delivery
 from rmqjobs.errors import ChildDied, JobExpired
 from rmqjobs.execution import Pools, Run
 from rmqjobs.plugins import Registry

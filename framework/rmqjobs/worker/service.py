@@ -12,8 +12,9 @@ from functools import partial
 
 from rmqjobs.amqp.claiming import claim
 from rmqjobs.amqp.connection import Connection, connection_name
-from rmqjobs.amqp.consuming import ConsumeLink, Delivery, Lease, Subscription
+from rmqjobs.amqp.consuming import ConsumeLink
 from rmqjobs.amqp.declaring import declare, stranded
+from rmqjobs.amqp.leases import Delivery, Lease, Subscription
 from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.errors import BrokerError, Interrupted
 from rmqjobs.execution import Pools, Recycle, keep_limits

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar, assert_never
 
-from rmqjobs.amqp.consuming import Delivery
+from rmqjobs.amqp.leases import Delivery
 from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.errors import BrokerBlocked, BrokerGone, InvalidJob, PublishTimeout, RmqJobsError
 from rmqjobs.plugins import Registry

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rmqjobs.amqp.consuming import Lease, Subscription
+from rmqjobs.amqp.leases import Lease, Subscription
 
 
 class FakeBroker:
