@@ -49,7 +49,7 @@ bench-schedules: broker ## The scheduler with 5,000 schedules, 1,000 of them due
 check: setup ## Format, lint, types, import contracts, unit tests; needs no broker
 	@$(run) ruff format --check -q .
 	@$(run) ruff check -q .
-	@$(run) mypy framework plugins/*/src tests/typing tools benchmarks
+	@$(run) mypy framework plugins/*/src tests/typing tools benchmarks examples
 	@.venv/bin/lint-imports --no-cache > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	@$(run) pytest -q tests/unit
 

@@ -71,11 +71,11 @@ class Journal:
 
     def of(self, job_id: str, *kinds: EventKind) -> list[Event]:
         """The records of one job."""
-        return [event for event in self.events if event.job_id == job_id and event.kind in kinds]
+        return [event for event in self.events if event.job == job_id and event.kind in kinds]
 
     def of_type(self, job_type: str, kind: EventKind) -> list[Event]:
         """The records of a job type."""
-        return [event for event in self.events if (event.job_type, event.kind) == (job_type, kind)]
+        return [event for event in self.events if (event.type, event.kind) == (job_type, kind)]
 
 
 def main() -> int:
@@ -218,7 +218,7 @@ def _ticked_through_a_crash(broker: RunningBroker, journal: Journal) -> tuple[st
         time.sleep(1)
     activated = [event.at.timestamp() for event in journal.events if event.kind is EventKind.ACTIVATED]
     # The killed one takes its last half second of the journal with it: what ran is what counts.
-    ids = sorted({event.job_id for event in journal.of_type("video.sync-uploads", EventKind.SUCCEEDED)})
+    ids = sorted({event.job for event in journal.of_type("video.sync-uploads", EventKind.SUCCEEDED)})
     planned = [datetime.fromisoformat(job_id.partition("@")[2]) for job_id in ids]
     if planned != [planned[0] + timedelta(seconds=number) for number in range(len(planned))]:
         raise DidNotHappen(f"ticks are missing or doubled: {ids}")

@@ -101,6 +101,8 @@ class Review:
         stats = Stats(queue, await self._desk.depth(self._names.dead_queue(queue)) or 0)
         async for letter in self.letters(queue, Selection()):
             stats.count(letter)
+        # What a review before this one held is back in the queue only a moment after that has ended.
+        stats.depth = max(stats.depth, stats.by_reason.total())
         return stats
 
     async def replay(
