@@ -185,7 +185,7 @@ def pythons(bench: Bench, others: Sequence[str]) -> Table:
     variants = [
         replace(ONE_PROCESS[0], name=f"{_version_of(python)}{loop}", python=python, environ=environ)
         for python in (sys.executable, *others)
-        for loop, environ in (("", {}), (", uvloop", {"BENCH_UVLOOP": "1"}))
+        for loop, environ in (("", {}), (", uvloop", {"BENCH_EVENT_LOOP": "uvloop"}))
     ]
     return drained("Interpreters and event loops", bench.cycles(variants), [])
 

@@ -15,22 +15,14 @@ from typing import Any
 import pika
 from pika import BasicProperties, URLParameters
 from pika.adapters.asyncio_connection import AsyncioConnection
-from pydantic import BaseModel
 
 from benchmarks.systems import program
+from benchmarks.systems.payload import Add
 
 QUEUE = f"{program.PREFIX}.bare"
 ACK_EVERY = program.PREFETCH // 2
 WINDOW = int(os.environ.get("BENCH_WINDOW", "1000"))  # unconfirmed messages
 PROPERTIES = BasicProperties(content_type="application/json", delivery_mode=2, type="bench.add")
-
-
-class Add(BaseModel):
-    """About 200 bytes as JSON."""
-
-    x: int
-    y: int = 1
-    note: str = program.NOTE
 
 
 async def channel_of() -> Any:

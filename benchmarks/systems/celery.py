@@ -15,6 +15,7 @@ from celery import Celery
 from kombu import Queue
 
 from benchmarks.systems import program
+from benchmarks.systems.payload import Add
 
 QUEUE = f"{program.PREFIX}.celery"
 POOLS = {
@@ -41,12 +42,12 @@ app.conf.update(
 )
 
 
-@app.task
-def add(x: int, y: int, note: str) -> int:
+@app.task(pydantic=True)
+def add(payload: Add) -> int:
     """The job."""
     assert LEDGER is not None
-    LEDGER.started(x)
-    return x + y
+    LEDGER.started(payload.x)
+    return payload.x + payload.y
 
 
 def work() -> None:
@@ -77,7 +78,7 @@ publisher: list[object] = []
 
 def publish(n: int) -> None:
     """One, confirmed."""
-    add.apply_async((n, 1, program.NOTE), producer=publisher[0], retry=False)
+    add.apply_async((Add(x=n).model_dump(),), producer=publisher[0], retry=False)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import Any
 
 import dramatiq
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
 from benchmarks.systems import program
+from benchmarks.systems.payload import Add
 
 LEDGER = program.ledger() if "BENCH_LEDGER" in os.environ else None
 os.environ.setdefault("dramatiq_queue_prefetch", str(program.PREFETCH))
@@ -20,10 +22,10 @@ dramatiq.set_broker(RabbitmqBroker(url=program.URL, confirm_delivery=True))
 
 
 @dramatiq.actor(queue_name=f"{program.PREFIX}.dramatiq")
-def add(x: int, y: int, note: str) -> None:
-    """The job."""
+def add(payload: dict[str, Any]) -> None:
+    """The job; it knows no types, so its function does what its users write."""
     assert LEDGER is not None
-    LEDGER.started(x)
+    LEDGER.started(Add.model_validate(payload).x)
 
 
 def work() -> None:
@@ -34,7 +36,7 @@ def work() -> None:
 
 def publish(n: int) -> None:
     """One, confirmed."""
-    add.send(n, 1, program.NOTE)
+    add.send(Add(x=n).model_dump())
 
 
 if __name__ == "__main__":

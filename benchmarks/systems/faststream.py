@@ -8,23 +8,15 @@ import sys
 
 from faststream import AckPolicy, FastStream
 from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue
-from pydantic import BaseModel
 
 from benchmarks.systems import program
+from benchmarks.systems.payload import Add
 
 LEDGER = program.ledger() if "BENCH_LEDGER" in os.environ else None
 LOGGER = logging.getLogger(__name__)  # a plain one: warnings and errors; its own would log every message
 QUEUE = RabbitQueue(f"{program.PREFIX}.faststream", QueueType.QUORUM)
 broker = RabbitBroker(program.URL, default_channel=Channel(prefetch_count=program.PREFETCH), logger=LOGGER)
 app = FastStream(broker, logger=LOGGER)
-
-
-class Add(BaseModel):
-    """About 200 bytes as JSON."""
-
-    x: int
-    y: int = 1
-    note: str = program.NOTE
 
 
 async def add(payload: Add) -> int:

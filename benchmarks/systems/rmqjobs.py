@@ -24,12 +24,12 @@ SETTINGS = Settings(
     threads=program.THREADS,
     children=program.CHILDREN,
     processes=program.PROCESSES,
+    event_loop=os.environ.get("BENCH_EVENT_LOOP", "asyncio"),
 )
 if "BENCH_ACK_DELAY" in os.environ:
     leases.ACK_DELAY = float(os.environ["BENCH_ACK_DELAY"])
 LEDGER = program.ledger() if "BENCH_LEDGER" in os.environ else None
 DELAY = timedelta(seconds=1)  # of a retry
-ON_UVLOOP = "import uvloop; uvloop.install(); from rmqjobs.cli import main; main()"
 GROUP = 1_000  # jobs that are delayed alike
 plugin = Plugin("bench", retry=RetryPolicy(first_delay=DELAY, jitter=0))
 
@@ -142,8 +142,7 @@ def schedule() -> None:
 
 
 def _become(*command: str) -> None:
-    start = ["-c", ON_UVLOOP] if "BENCH_UVLOOP" in os.environ else ["-m", "rmqjobs"]
-    os.execve(sys.executable, [sys.executable, *start, *command], _environ())
+    os.execve(sys.executable, [sys.executable, "-m", "rmqjobs", *command], _environ())
 
 
 class Asynchronous:

@@ -11,6 +11,7 @@ from taskiq.schedule_sources import LabelScheduleSource
 from taskiq_aio_pika import AioPikaBroker, Exchange, Queue
 
 from benchmarks.systems import program
+from benchmarks.systems.payload import Add
 
 LEDGER = program.ledger() if "BENCH_LEDGER" in os.environ else None
 NAME = f"{program.PREFIX}.taskiq"
@@ -26,20 +27,20 @@ broker = AioPikaBroker(
 if program.POOL == "async":
 
     @broker.task(task_name="add")
-    async def add(x: int, y: int, note: str) -> int:
+    async def add(payload: Add) -> int:
         """The job."""
         assert LEDGER is not None
-        LEDGER.started(x)
-        return x + y
+        LEDGER.started(payload.x)
+        return payload.x + payload.y
 
 else:
 
     @broker.task(task_name="add")
-    def add(x: int, y: int, note: str) -> int:
+    def add(payload: Add) -> int:
         """The job, in a thread or a child."""
         assert LEDGER is not None
-        LEDGER.started(x)
-        return x + y
+        LEDGER.started(payload.x)
+        return payload.x + payload.y
 
 
 def work() -> None:
@@ -71,7 +72,7 @@ def schedule() -> None:
 
 async def publish(n: int) -> None:
     """One, confirmed."""
-    await add.kiq(n, 1, program.NOTE)
+    await add.kiq(Add(x=n))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from rmqjobs.wire import events as wire
 log = logging.getLogger("rmqjobs.journal")
 
 BATCH = 500
-AT_ONCE = 8  # batches on their way
+AT_ONCE = 4  # batches on their way
 MAX_PENDING = 100_000  # records kept while the broker takes none; more are counted and left out
 
 

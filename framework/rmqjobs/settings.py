@@ -175,6 +175,11 @@ class Settings(BaseModel):
     scheduler_missing_after: Duration = Field(
         timedelta(seconds=30), description="Workers warn when schedules exist and no scheduler is connected for so long"
     )
+    event_loop: str = Field(
+        "auto",
+        pattern="^(auto|asyncio|uvloop)$",
+        description="What a worker runs on: asyncio, uvloop, or auto: uvloop if there",
+    )
     log_format: str = Field("auto", pattern="^(auto|console|json)$", description="console, json, or auto: by terminal")
 
     @property

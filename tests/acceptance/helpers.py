@@ -116,6 +116,7 @@ class Stand:
     folder: Path
     url: str
     prefix: str
+    event_loop: str = "asyncio"
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -134,6 +135,7 @@ class Stand:
             "RMQJOBS_URL": self.url,
             "RMQJOBS_PREFIX": self.prefix,
             "RMQJOBS_LOG_FORMAT": "json",
+            "RMQJOBS_EVENT_LOOP": self.event_loop,
         }
 
     @property
@@ -193,8 +195,8 @@ class Stand:
 
 
 @contextmanager
-def stand(folder: Path, url: str, prefix: str) -> Iterator[Stand]:
-    made = Stand(folder, url, prefix)
+def stand(folder: Path, url: str, prefix: str, event_loop: str = "asyncio") -> Iterator[Stand]:
+    made = Stand(folder, url, prefix, event_loop)
     try:
         yield made
     finally:

@@ -89,6 +89,7 @@ def test_topology_and_plugins(here: Stand) -> None:
         ),
         (["worker"], {"RMQJOBS_URL": "http://guest:topsecret@x/"}, 2, "guest:***@x"),
         (["worker"], {"RMQJOBS_GRACE": "soon"}, 2, "RMQJOBS_GRACE"),
+        (["worker"], {"RMQJOBS_EVENT_LOOP": "trio"}, 2, "asyncio, uvloop, or auto"),
         (["publish", "accept.mark", '{"n": "x"}'], {}, 7, "n: Input should be a valid integer"),
         (["publish", "accept.mark", "{"], {}, 7, "JSON"),
         (["publish", "Bad Type", "{}", "--no-validate"], {}, 7, "'Bad Type'"),

@@ -21,9 +21,9 @@ def publisher(where: Stand, **options: object) -> Publisher:
     return Publisher(settings=Settings(url=where.url, prefix=where.prefix, **options))  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def here(tmp_path: Path, broker: RunningBroker) -> Iterator[Stand]:
-    with stand(tmp_path, broker.url, f"lost-{secrets.token_hex(3)}") as made:
+@pytest.fixture(params=["asyncio", "uvloop"])
+def here(tmp_path: Path, broker: RunningBroker, request: pytest.FixtureRequest) -> Iterator[Stand]:
+    with stand(tmp_path, broker.url, f"lost-{secrets.token_hex(3)}", request.param) as made:
         yield made
 
 

@@ -37,6 +37,7 @@ log = logging.getLogger("rmqjobs.publishing")
 
 WINDOW = 1000  # unconfirmed messages at once; more brings nothing
 _CHECK_EVERY = 0.1
+_LOOK_AGAIN = 0.005
 PERSISTENT = 2
 
 Settled = Callable[[RmqJobsError | None], None]
@@ -141,11 +142,17 @@ class PublishLink:
         """Messages that wait for the broker."""
         return len(self._waiting) + len(self._unconfirmed)
 
+    async def until_connected(self, limit: timedelta) -> None:
+        """Waits until there is a channel to publish on, no longer than the limit."""
+        end = asyncio.get_running_loop().time() + limit.total_seconds()
+        while not self.is_connected and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(_LOOK_AGAIN)
+
     async def close(self) -> None:
         """Waits for what is outstanding, each to its deadline, then closes."""
         self._leave_ended_loop()
         while self.outstanding:
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(_LOOK_AGAIN)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)

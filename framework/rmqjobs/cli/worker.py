@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from rmqjobs.cli import logs
 from rmqjobs.cli.fleet import PARENT_PIPE, Fleet
+from rmqjobs.cli.loops import loop_factory
 from rmqjobs.cli.notify import SOCKET, STOPPING, Notifier
 from rmqjobs.cli.options import Common, Words
 from rmqjobs.cli.signals import stop_by_signal, stop_with_parent
@@ -81,9 +82,13 @@ def worker(
     alone = settings.processes == 1
     if not check and (not alone or os.getpid() == FIRST_PROCESS):
         return asyncio.run(Fleet(settings, ["--verbose"] if verbose else [], init=alone).run())
+    new_loop = loop_factory(settings.event_loop)
     registry = load(settings.plugins, allowed=settings.allowed_plugins)
     _introduce(registry, settings)
-    return 0 if check else asyncio.run(_serve(registry, settings))
+    if check:
+        return 0
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(_serve(registry, settings))
 
 
 def _introduce(registry: Registry, settings: Settings) -> None:
@@ -106,7 +111,8 @@ async def _serve(registry: Registry, settings: Settings) -> int:
     probes = Probes(settings, role="worker", collectors=(serving.figures,), is_ready=lambda: serving.is_ready)
     async with probes, manager.alive(lambda: serving.is_ready):
         await serving.start()
-        log.info("worker ready", extra={"worker": serving.name})
+        loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+        log.info("worker ready", extra={"worker": serving.name, "event_loop": loop})
         await stop.wait()
         manager.say(STOPPING)
         return await _drain(serving, settings.grace)

@@ -108,9 +108,6 @@ class Worker:
             BrokerError: The broker is not there, or refuses us.
         """
         await self._consuming.open()
-        self._publishing.open()
-        if self._consuming.connection is not None:
-            await self._look_out(self._consuming.connection)
         interval = self._settings.journal_interval
         beside = (
             self._journal.run(),
@@ -122,6 +119,8 @@ class Worker:
             self._ahead.run(),
         )
         self._beside = [asyncio.create_task(each) for each in beside]
+        if self._consuming.connection is not None:
+            await self._look_out(self._consuming.connection)
 
     async def _look_out(self, connection: Connection) -> None:
         """Says at start what would surprise later."""
@@ -268,8 +267,11 @@ class Worker:
 
     async def _prepare_to_consume(self, connection: Connection) -> None:
         """Claims before anything runs: a job that kills its worker must not do so between its claim and the claim's end."""
+        self._publishing.open()
         await self._declare(connection)
         await self._claim(connection)
+        # Jobs that end faster than a busy loop connects would leave thousands of records waiting.
+        await self._publishing.until_connected(self._settings.publish_timeout)
 
     async def _claim(self, connection: Connection) -> None:
         """Takes over jobs that were published before anybody knew their type."""
