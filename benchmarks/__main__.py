@@ -102,8 +102,9 @@ class Bench:
         return self._interleaved({name: partial(measures.latency, self._place, each, jobs, RATE) for name, each in variants})
 
     def schedulers(self, variants: Sequence[Variant]) -> dict[str, list[tuple[float, float]]]:
-        """As above."""
-        return self._interleaved({each.name: partial(measures.idle_scheduler, self._place, each) for each in variants})
+        """Once each: they take long, and differ little."""
+        measured = {each.name: partial(measures.idle_scheduler, self._place, each) for each in variants}
+        return self._interleaved(measured, rounds=1)
 
     def once(self, what: str, measure: Callable[[], ResultT]) -> ResultT | None:
         """One that takes long."""

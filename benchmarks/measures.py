@@ -12,7 +12,7 @@ from benchmarks.runs import Drained, Place, Published, Run, Variant, Void, runni
 ONE_BY_ONE = 1_000  # jobs of a cycle that are published singly
 WARM_UP = 100  # jobs before latency counts
 SETTLING = 15.0  # seconds in which a broker writes and tidies up what a million messages leave
-IDLE_FOR = 15.0  # seconds that an idle scheduler is watched
+IDLE_FOR = 60.0  # seconds that an idle scheduler is watched: the kernel counts its CPU in steps of ten milliseconds
 IDLE_AFTER = 2.0  # seconds after which a worker has started
 RETRY_DELAY = 1.0  # seconds, see `systems.rmqjobs`
 

@@ -31,6 +31,7 @@ if "BENCH_ACK_DELAY" in os.environ:
 LEDGER = program.ledger() if "BENCH_LEDGER" in os.environ else None
 DELAY = timedelta(seconds=1)  # of a retry
 GROUP = 1_000  # jobs that are delayed alike
+AT_A_TIME = 10_000  # jobs of a `publish_many`, which returns all their ids
 plugin = Plugin("bench", retry=RetryPolicy(first_delay=DELAY, jitter=0))
 
 
@@ -163,8 +164,9 @@ class Asynchronous:
         """Pipelined."""
         if program.POOL == "later":
             await self._delayed(numbers)
-        else:
-            await self._jobs.publish_many(map(payload_of, numbers))
+            return
+        for first in range(numbers.start, numbers.stop, AT_A_TIME):
+            await self._jobs.publish_many(map(payload_of, range(first, min(first + AT_A_TIME, numbers.stop))))
 
     async def _delayed(self, numbers: range) -> None:
         """Groups of a thousand, each with a delay of its own; when it is due is noted as the time of publishing."""
