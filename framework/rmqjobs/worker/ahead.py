@@ -16,7 +16,7 @@ log = logging.getLogger("rmqjobs.worker")
 
 LOOK_EVERY = 0.2  # seconds
 AHEAD = 0.1  # seconds of work that is fetched beyond the slots' own
-MOST = 300  # jobs beyond them
+MOST = 800  # jobs beyond them
 TOO_FAR = 1.0  # seconds that a fetched job may have to wait for a slot
 
 GiveBack = Callable[[Case], Awaitable[None]]
