@@ -103,8 +103,8 @@ class Bench:
 
     def schedulers(self, variants: Sequence[Variant]) -> dict[str, list[tuple[float, float]]]:
         """Once each: they take long, and differ little."""
-        measured = {each.name: partial(measures.idle_scheduler, self._place, each) for each in variants}
-        return self._interleaved(measured, rounds=1)
+        idle = partial(measures.idle_scheduler, self._place)
+        return self._interleaved({each.name: partial(idle, each) for each in variants}, rounds=1)
 
     def once(self, what: str, measure: Callable[[], ResultT]) -> ResultT | None:
         """One that takes long."""
