@@ -11,12 +11,26 @@ from pathlib import Path
 import pytest
 
 from rmqjobs import AsyncPublisher, Job, Plugin, Settings
+from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.errors import BrokerGone
 from rmqjobs.plugins import registry_of
 from rmqjobs.testing.broker import RunningBroker
 from rmqjobs.worker import Worker
 from tests.faults.proxy import Proxy
 from tests.helpers import Alone, Note, Slow, Stage, depth, events, manage, publishing, raw_channel, until, working
+
+
+async def test_a_worker_that_consumes_can_publish(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the quickest jobs' records, and what failures ask for, would pile up behind a connection that is still being made."""
+    connect = PublishLink._connect
+
+    async def connect_late(link: PublishLink) -> None:
+        await asyncio.sleep(1)
+        await connect(link)
+
+    monkeypatch.setattr(PublishLink, "_connect", connect_late)
+    async with working(Stage(), settings) as worker:
+        assert worker.is_ready
 
 
 async def test_a_deleted_queue_is_declared_and_consumed_again_by_all(
