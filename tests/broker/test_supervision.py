@@ -21,7 +21,7 @@ from tests.helpers import Alone, Note, Slow, Stage, depth, events, manage, publi
 
 
 async def test_a_worker_that_consumes_can_publish(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the quickest jobs' records, and what failures ask for, would pile up behind a connection that is still being made."""
+    """Else the quickest jobs' records, and what failures ask for, would pile up behind a connection that is being made."""
     connect = PublishLink._connect
 
     async def connect_late(link: PublishLink) -> None:
