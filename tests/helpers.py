@@ -16,7 +16,7 @@ import aio_pika
 import pytest
 
 from rmqjobs import AsyncPublisher, Job, Payload, Plugin, Reject, Retry, RetryPolicy, Settings, Snooze
-from rmqjobs.amqp.control import desk
+from rmqjobs.amqp.reviewing import desk
 from rmqjobs.deadletters.review import Review
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.journal import follow

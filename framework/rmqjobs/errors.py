@@ -43,10 +43,8 @@ Each class has a stable `code`; the message says what was expected, what was fou
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
-
-if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+from datetime import datetime, timedelta
+from typing import ClassVar, Self
 
 
 class RmqJobsError(Exception):
@@ -296,6 +294,14 @@ class RemoteError(JobError):
         super().__init__(message)
 
 
+_EXAMPLES = {timedelta: "timedelta(seconds=60)", datetime: "datetime.now(UTC) + timedelta(hours=1)"}
+
+
+def _check_kind(owner: str, name: str, value: object, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{owner}({name}={value!r}): it must be a {kind.__name__}, such as {_EXAMPLES[kind]}")
+
+
 class Signal(Exception):
     """Raised by a handler to choose what happens next."""
 
@@ -309,6 +315,7 @@ class Retry(Signal):
     """
 
     def __init__(self, reason: str = "", *, after: timedelta | None = None) -> None:
+        _check_kind("Retry", "after", after, timedelta)
         self.reason, self.after = reason, after
         super().__init__(reason or "the handler asked for another attempt")
 
@@ -332,6 +339,8 @@ class Snooze(Signal):
     def __init__(self, *, until: datetime | None = None, for_: timedelta | None = None) -> None:
         if (until is None) == (for_ is None):
             raise TypeError("Snooze takes exactly one of until= and for_=")
+        _check_kind("Snooze", "for_", for_, timedelta)
+        _check_kind("Snooze", "until", until, datetime)
         if until is not None and until.tzinfo is None:
             raise ValueError(f"Snooze(until={until.isoformat()}) has no time zone: give an aware datetime")
         self.until, self.for_ = until, for_

@@ -1,6 +1,7 @@
-"""Equal failures get the same fingerprint, so that an operator reviews groups. Floor 1: pure, stdlib only.
+"""Equal failures get the same fingerprint, so that an operator reviews groups. Floor 1: pure.
 
 The error's class, the last frame of the application and the message with its variable parts removed; never the payload.
+The message may quote whatever a user sent, so every pattern here takes time in proportion to its length, and no more.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 
+from rmqjobs.failures import MAX_MESSAGE, MAX_TRACEBACK, OUR_FILES
+
 _FRAME = re.compile(r'File "(?P<path>[^"]+)", line \d+, in (?P<function>\S+)')
 # Standard library frames and ours say where an error surfaced, not whose it is.
-_NOT_THE_APPLICATION = re.compile(r"/rmqjobs/|/lib/python[\d.]+/(?!site-packages|dist-packages)|<frozen ")
+_NOT_THE_APPLICATION = re.compile(rf"{re.escape(OUR_FILES)}|/lib/python[\d.]+/(?!site-packages|dist-packages)|<frozen ")
 _VARIABLE_PARTS = (
     (re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"), "<id>"),
-    (re.compile(r"[a-z]+://\S+"), "<url>"),
+    (re.compile(r"(?<![a-z])[a-z]+://\S+"), "<url>"),
     (re.compile(r"(?:/[\w.@+-]+){2,}/?"), "<path>"),
     (re.compile(r"'[^']*'|\"[^\"]*\""), "<text>"),
     (re.compile(r"0x[0-9a-fA-F]+|\d+(?:\.\d+)?"), "<n>"),
@@ -22,7 +25,7 @@ _VARIABLE_PARTS = (
 
 def fingerprint(error_type: str, message: str, traceback: str = "") -> str:
     """Twelve hex digits that are the same for failures of the same cause."""
-    parts = (error_type, _application_frame(traceback), normalised(message))
+    parts = (error_type, _application_frame(traceback[-MAX_TRACEBACK:]), normalised(message[:MAX_MESSAGE]))
     return hashlib.blake2b("\0".join(parts).encode(errors="backslashreplace"), digest_size=6).hexdigest()
 
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from rmqjobs.errors import InvalidPayload, MalformedMessage
 from rmqjobs.retry import RetryPolicy
@@ -43,14 +43,23 @@ def check_job_type(job_type: str) -> str:
     return job_type
 
 
+def check_numbers(body: bytes) -> None:
+    """Raises `ValueError` when JSON holds NaN or Infinity, which Python reads and JSON does not have."""
+    if b"NaN" in body or b"Infinity" in body:  # perhaps within a text
+        try:
+            from_json(body, allow_inf_nan=False)
+        except ValueError as error:
+            raise ValueError(f"JSON has no NaN and no Infinity: {error}") from None
+
+
 class Payload(BaseModel):
     """The typed arguments of a job. Subclass it with the job type: `class Send(Payload, type="mail.send")`.
 
     Unknown fields of a received message are ignored, so that a producer may be newer than its worker.
     """
 
-    # JSON has no NaN: it would arrive as null.
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    # JSON has no NaN. Where a field takes any value it is written as what it is, so that publishing can refuse it.
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
     job_type: ClassVar[str] = ""
 
     def __init_subclass__(cls, type: str | None = None, **kwargs: Any) -> None:  # noqa: A002 - reads best at the use
@@ -136,11 +145,13 @@ class Job:
         Raises:
             ValueError: It is too large, or not JSON.
         """
-        size = len(to_json(state))
-        if size > MAX_CHECKPOINT_BYTES:
-            raise ValueError(f"a checkpoint of {size:,} bytes: the limit is {MAX_CHECKPOINT_BYTES:,}. Store it elsewhere")
-        self.state = state
-        self.reporter(self, "checkpoint", {"state": state})
+        encoded = to_json(state)
+        if len(encoded) > MAX_CHECKPOINT_BYTES:
+            raise ValueError(
+                f"a checkpoint of {len(encoded):,} bytes: the limit is {MAX_CHECKPOINT_BYTES:,}. Store it elsewhere"
+            )
+        self.state = from_json(encoded)  # a copy: what the handler changes later is not in this checkpoint
+        self.reporter(self, "checkpoint", {"state": self.state})
 
 
 HandlerFunction = Callable[..., Any]
@@ -190,12 +201,15 @@ class Handler:
             InvalidPayload: The message names each field and what is wrong with it, never its value.
         """
         try:
+            check_numbers(body)
             return self.payload_type.model_validate_json(body)
         except ValidationError as error:
             explained = explain_payload_errors(self.payload_type, error)
             if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
                 raise MalformedMessage(explained) from None
             raise InvalidPayload(explained) from None
+        except ValueError as error:
+            raise MalformedMessage(str(error)) from None
 
 
 def explain_payload_errors(payload_type: type[Payload], error: ValidationError) -> str:

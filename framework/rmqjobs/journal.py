@@ -120,7 +120,7 @@ async def follow(settings: Settings, *, start: str = "next", stop_at_end: bool =
         start: `first`, `next` (only what comes), an ISO 8601 instant or an offset number.
         stop_at_end: End a second after what was the last record at the call, instead of waiting for more.
     """
-    from rmqjobs.amqp.control import read_stream  # noqa: PLC0415 - aio-pika is for readers; a worker only writes
+    from rmqjobs.amqp.streams import read_stream  # noqa: PLC0415 - aio-pika is for readers; a worker only writes
 
     names = Names(settings.prefix)
     async for body, source in read_stream(settings, names.journal, start=start, stop_at_end=stop_at_end):

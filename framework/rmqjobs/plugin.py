@@ -15,8 +15,10 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar, overload
 
 import pluggy
+from pydantic_core import from_json
 
-from rmqjobs.errors import PluginError
+from rmqjobs import payloads
+from rmqjobs.errors import PluginError, ScheduleError
 from rmqjobs.job import DEFAULT_MAX_RUNTIME, Handler, Job, Payload, Pool, default_queue
 from rmqjobs.retry import RetryPolicy
 from rmqjobs.schedule import Schedule, schedule_of
@@ -61,7 +63,7 @@ class Plugin:
         self.name = name
         self.hooks = tuple(hooks)
         self._retry = retry or RetryPolicy()
-        self._max_runtime = max_runtime
+        self._max_runtime = self._limit(max_runtime)
         self._handlers: list[Handler] = []
         self._schedules: list[Schedule] = []
 
@@ -104,6 +106,7 @@ class Plugin:
         """
 
         def register(function: FunctionT) -> FunctionT:
+            self._check_callable(function)
             payload_type, wants_job = self._signature(function)
             chosen = self._pool(function, pool)
             self._handlers.append(
@@ -112,7 +115,7 @@ class Plugin:
                     payload_type=payload_type,
                     pool=chosen,
                     queue=self._queue(queue, chosen, payload_type, singleton=singleton),
-                    max_runtime=max_runtime or self._max_runtime,
+                    max_runtime=self._max_runtime if max_runtime is None else self._limit(max_runtime),
                     retry=retry or self._retry,
                     singleton=singleton,
                     wants_job=wants_job,
@@ -179,7 +182,10 @@ class Plugin:
             "misfire_grace": misfire_grace, "overlap": overlap, "jitter": jitter, "expires": expires, "start": start,
             "end": end, "paused": paused, "expected_by": expected_by, "ping": ping,
         }  # fmt: skip
-        body = payload.model_dump(mode="json", by_alias=True)
+        try:
+            body = from_json(payloads.write(payload))
+        except ValueError as error:
+            raise ScheduleError(f"{self.name}.{name}", f"its payload cannot be written as JSON: {error}") from None
         caller = sys._getframe(1)  # noqa: SLF001 - so that an error names the line to mend
         where = f"{caller.f_code.co_filename}, line {caller.f_lineno}"
         full_name = f"{self.name}.{name}"
@@ -198,6 +204,14 @@ class Plugin:
 
     def _refuse(self, function: Callable[..., Any], problem: str, hint: str) -> PluginError:
         return PluginError(f"handler {function.__module__}.{function.__qualname__}: {problem}", plugin=self.name, hint=hint)
+
+    def _check_callable(self, function: Callable[..., Any]) -> None:
+        """Refuses what cannot be named, or would return before its body has run."""
+        if not hasattr(function, "__qualname__"):
+            kind = type(function).__name__
+            raise PluginError(f"a {kind} cannot be a handler", plugin=self.name, hint="Write a function that calls it")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise self._refuse(function, "it has a yield: it would return a generator, and its body never run", "Use return")
 
     def _signature(self, function: Callable[..., Any]) -> tuple[type[Payload], bool]:
         hint = "Annotate the first parameter with a Payload class that has a type"
@@ -219,14 +233,31 @@ class Plugin:
 
     def _pool(self, function: Callable[..., Any], wanted: str | None) -> Pool:
         is_async = inspect.iscoroutinefunction(function)
-        pool = Pool(wanted) if wanted else (Pool.ASYNC if is_async else Pool.THREAD)
-        if pool is Pool.ASYNC and not is_async:
+        # Decorators often wrap an `async def` in a plain function that returns its coroutine.
+        hides_async = not is_async and inspect.iscoroutinefunction(inspect.unwrap(function))
+        pool = self._pool_named(function, wanted) if wanted else (Pool.ASYNC if is_async or hides_async else Pool.THREAD)
+        if pool is Pool.ASYNC and not (is_async or hides_async):
             raise self._refuse(function, "a plain function would block the event loop", "Use async def, or pool='thread'")
         if pool is Pool.THREAD and is_async:
             raise self._refuse(function, "an async function cannot run in a thread", "Use pool='async' or pool='process'")
-        if pool is Pool.PROCESS and "<locals>" in function.__qualname__:
+        if pool is Pool.PROCESS and ("<locals>" in function.__qualname__ or inspect.ismethod(function)):
             raise self._refuse(function, "a child process cannot import it", "Move it to the top level of its module")
         return pool
+
+    def _pool_named(self, function: Callable[..., Any], name: str) -> Pool:
+        try:
+            return Pool(name)
+        except ValueError:
+            raise self._refuse(function, f"there is no pool {name!r}", f"Pools are {', '.join(Pool)}") from None
+
+    def _limit(self, wanted: timedelta) -> timedelta:
+        if not isinstance(wanted, timedelta) or wanted <= timedelta(0):
+            raise PluginError(
+                f"max_runtime={wanted!r} is no time limit",
+                plugin=self.name,
+                hint="Give a timedelta, such as timedelta(minutes=5)",
+            )
+        return wanted
 
     def _queue(self, wanted: str | None, pool: Pool, payload_type: type[Payload], *, singleton: bool) -> str:
         if wanted is None:

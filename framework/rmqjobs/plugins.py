@@ -14,8 +14,9 @@ from typing import Any
 
 import pluggy
 
-from rmqjobs import hookspecs
+from rmqjobs import hookspecs, payloads
 from rmqjobs.errors import NoHandler, PluginError
+from rmqjobs.failures import failure_of
 from rmqjobs.job import Handler
 from rmqjobs.plugin import PROJECT, Plugin
 from rmqjobs.schedule import Schedule
@@ -155,9 +156,9 @@ def _load(point: EntryPoint) -> _Found:
     distribution, version = _distribution(point)
     try:
         plugin = point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module that calls sys.exit must not end whoever looks at it
         raise PluginError(
-            f"cannot be imported from {point.value!r}: {type(error).__name__}: {error}",
+            f"cannot be imported from {point.value!r}: {failure_of(error, traceback=False)}",
             plugin=point.name,
             distribution=distribution,
             hint="Run with --debug for the traceback. To do without it, name the others with --plugin or allowed_plugins",
@@ -247,6 +248,7 @@ def _by_type(plugins: Iterable[InstalledPlugin]) -> dict[str, Handler]:
     owners: dict[str, InstalledPlugin] = {}
     for plugin in plugins:
         for handler in plugin.handlers:
+            _check_payload(handler, plugin)
             other = handlers.get(handler.job_type)
             if other is not None:
                 owner = owners[handler.job_type]
@@ -259,6 +261,13 @@ def _by_type(plugins: Iterable[InstalledPlugin]) -> dict[str, Handler]:
                 )
             handlers[handler.job_type], owners[handler.job_type] = handler, plugin
     return handlers
+
+
+def _check_payload(handler: Handler, plugin: InstalledPlugin) -> None:
+    try:
+        payloads.check_type(handler.payload_type)
+    except ValueError as error:
+        raise PluginError(str(error), plugin=plugin.name, distribution=plugin.distribution) from None
 
 
 def _check_queues(handlers: Iterable[Handler]) -> None:

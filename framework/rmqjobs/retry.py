@@ -24,6 +24,7 @@ from rmqjobs.errors import (
     Snooze,
     TimeLimitExceeded,
 )
+from rmqjobs.failures import qualified_name
 
 MAX_CRASHES = 3
 
@@ -52,6 +53,11 @@ class RetryPolicy:
     per_error: Mapping[type[BaseException], RetryPolicy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("first_delay", "max_delay"):
+            if not isinstance(getattr(self, name), timedelta):
+                raise TypeError(
+                    f"RetryPolicy({name}={getattr(self, name)!r}): must be a timedelta, such as timedelta(seconds=5)"
+                )
         rules = {
             "max_attempts": (self.max_attempts >= 1, "at least 1"),
             "first_delay": (self.first_delay >= timedelta(0), "zero or more"),
@@ -194,11 +200,6 @@ def is_a(error: BaseException, kind: type[BaseException]) -> bool:
     if isinstance(error, RemoteError):
         return qualified_name(kind) in error.types
     return isinstance(error, kind)
-
-
-def qualified_name(kind: type) -> str:
-    """`module.Class`, without `builtins.`: the name an error has in headers, listings and between processes."""
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _listed(policy: RetryPolicy, error: BaseException) -> bool:

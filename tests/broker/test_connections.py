@@ -8,7 +8,7 @@ import pytest
 
 from rmqjobs import AsyncPublisher, Settings
 from rmqjobs.amqp.connection import Channel
-from rmqjobs.amqp.control import desk
+from rmqjobs.amqp.reviewing import desk
 from rmqjobs.errors import (
     AuthenticationFailed,
     BrokerError,

@@ -6,7 +6,7 @@ import aio_pika
 import pytest
 
 from rmqjobs import Settings
-from rmqjobs.amqp.control import desk
+from rmqjobs.amqp.reviewing import desk
 from rmqjobs.deadletters.review import Review
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.errors import ReviewInProgress
@@ -86,7 +86,7 @@ async def letters_of(review: Review) -> list[str]:
 
 async def test_two_reviewers_take_turns(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     await fill(settings, 3)
-    monkeypatch.setattr("rmqjobs.amqp.control._TURN", 1.0)
+    monkeypatch.setattr("rmqjobs.amqp.reviewing._TURN", 1.0)
     async with desk(settings) as one, desk(settings) as two:
         letters = Review(one, settings, by="one").letters("demo", Selection())
         await anext(letters)

@@ -9,8 +9,8 @@ import pytest
 
 from rmqjobs import AsyncPublisher, Settings
 from rmqjobs.amqp.connection import connect
-from rmqjobs.amqp.control import desk
 from rmqjobs.amqp.declaring import declare
+from rmqjobs.amqp.reviewing import desk
 from rmqjobs.deadletters.review import Review
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.errors import PermissionMissing

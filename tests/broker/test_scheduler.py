@@ -21,7 +21,7 @@ from pika.exceptions import StreamLostError
 
 from rmqjobs import Job, Payload, Plugin, Reject, RetryPolicy, Settings
 from rmqjobs.amqp.asking import ask
-from rmqjobs.amqp.control import desk
+from rmqjobs.amqp.reviewing import desk
 from rmqjobs.errors import NoScheduler
 from rmqjobs.journal import follow
 from rmqjobs.plugins import Registry, registry_of
@@ -449,8 +449,8 @@ async def test_a_token_of_a_later_version_is_left_to_others(settings: Settings, 
     assert not scheduler.is_active
     stop.set()
     await running
-    async with desk(settings) as operator, operator.hold(name) as held:
-        bodies = [each.body async for each in held]
+    async with desk(settings) as operator, operator.look(name) as look:
+        bodies = [each.body async for each in look.messages()]
     assert any(b'"version": 9000' in body for body in bodies), "it is still there, for a later version"
     assert len(bodies) <= 3, "offers do not pile up"
     assert stage.jobs == []

@@ -11,7 +11,7 @@ import trustme
 
 from rmqjobs import Settings
 from rmqjobs.amqp.connection import connect
-from rmqjobs.amqp.control import desk
+from rmqjobs.amqp.reviewing import desk
 from rmqjobs.errors import BrokerError, ConfigurationError, TlsFailed
 from rmqjobs.testing.broker import free_port
 from tests.helpers import Note, Stage, private_node, publishing, until, working

@@ -41,3 +41,16 @@ def test_the_frame_is_the_applications_not_the_librarys() -> None:
 
 def test_text_without_variable_parts_stays() -> None:
     assert normalised("connection refused") == "connection refused"
+
+
+@pytest.mark.parametrize("text", ["acgt", "/a", "a/", "'", "\"'", "0x", "1.", "ab12-", 'File "', "://"])
+def test_whatever_a_user_may_quote_takes_time_in_proportion_to_its_length(text: str) -> None:
+    """Fifty megabytes; the former pattern of a URL would not have come to an end within this test's time limit."""
+    long = text * (50_000_000 // len(text))
+    assert normalised(long[:1_000_000])
+    assert len(fingerprint("ValueError", long, long)) == 12
+
+
+def test_a_word_before_a_url_is_a_part_of_neither() -> None:
+    assert normalised("seehttps://a.example/x now") == "<url> now"
+    assert normalised("GET https://a.example/x now") == "GET <url> now"

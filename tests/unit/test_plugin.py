@@ -1,6 +1,9 @@
 """What a plugin accepts as a handler, and what it says about the rest."""
 
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -91,3 +94,49 @@ def test_a_process_handler_must_be_importable() -> None:
 def test_a_plugin_name_that_would_clash_or_break_is_refused(name: str) -> None:
     with pytest.raises(PluginError, match="name"):
         Plugin(name)
+
+
+def generates(payload: Greet) -> Iterator[int]:
+    yield 1
+
+
+async def generates_async(payload: Greet) -> AsyncIterator[int]:
+    yield 1
+
+
+class Greeter:
+    def __call__(self, payload: Greet) -> None: ...
+    def method(self, payload: Greet) -> None: ...
+
+
+def hides_async(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "said"),
+    [
+        (generates, {}, "it has a yield"),
+        (generates_async, {}, "it has a yield"),
+        (functools.partial(quick), {}, "a partial cannot be a handler"),
+        (Greeter(), {}, "a Greeter cannot be a handler"),
+        (Greeter().method, {"pool": "process"}, "a child process cannot import it"),
+        (slow, {"pool": "fibre"}, "there is no pool 'fibre'. Pools are async, thread, process"),
+        (quick, {"max_runtime": 60}, "max_runtime=60 is no time limit"),
+        (quick, {"max_runtime": timedelta(0)}, "is no time limit"),
+    ],
+)
+def test_what_would_never_run_is_refused(function: Any, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(PluginError, match=said):
+        Plugin("hello").handler(**options)(function)
+
+
+def test_a_decorator_that_hides_async_changes_no_pool() -> None:
+    plugin = Plugin("hello")
+    plugin.handler(hides_async(quick))
+    plugin.handler(pool="thread")(hides_async(quick))  # whoever awaits by other means says so
+    assert [handler.pool for handler in plugin.rmqjobs_handlers()] == [Pool.ASYNC, Pool.THREAD]

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import Parameter, validators
 
-from rmqjobs.amqp.control import desk
+from rmqjobs.amqp.reviewing import desk
 from rmqjobs.cli.errors import FAILED, NOT_FOUND, PARTLY, USAGE, fail, say
 from rmqjobs.cli.letters import COLUMNS, counts, print_whole, record, row
 from rmqjobs.cli.options import Common, Flag, Words, as_duration

@@ -1,21 +1,23 @@
 """Looks at dead letters and acts on them: replay, drop, restore.
 
-One pass holds every message of a queue unacknowledged and in order. What is acted on is published first, confirmed, and then
+One look holds every message of a queue unacknowledged and in order. What is acted on is published first, confirmed, and then
 acknowledged; everything else goes back where it was. Looking changes nothing, however often.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from rmqjobs.amqp.control import MOST_HELD, Desk, Held
+from rmqjobs.amqp.holding import HeldMessage
 from rmqjobs.amqp.management import Management
+from rmqjobs.amqp.reviewing import Desk, Look
 from rmqjobs.deadletters.selection import Selection
-from rmqjobs.errors import PublishError
+from rmqjobs.errors import RmqJobsError
 from rmqjobs.events import Event, EventKind
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names
@@ -24,7 +26,12 @@ from rmqjobs.wire import events as wire_events
 from rmqjobs.wire.deadletters import DeadLetter
 from rmqjobs.wire.jobs import Message
 
+log = logging.getLogger("rmqjobs.deadletters")
+
 _JOURNAL_BATCH = 500
+AT_ONCE = 100  # dead letters on their way: what is killed half-way may be in both places
+Act = Callable[[HeldMessage, DeadLetter], Message]
+Progress = Callable[[int], None]
 
 
 @dataclass(slots=True)
@@ -60,6 +67,30 @@ class Stats:
         self.by_fingerprint[letter.fingerprint] += 1
 
 
+def _ignore(_done: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    """What is done to dead letters.
+
+    Args:
+        kind: As the journal calls it.
+        message: Makes what is published instead of each.
+        limit: Of so many at most.
+        because: Why.
+        rate: So many a second at most.
+        progress: Told how many have been dealt with.
+    """
+
+    kind: EventKind
+    message: Act
+    limit: int
+    because: str
+    rate: float | None = None
+    progress: Progress = _ignore
+
+
 class Review:
     """One operator at work.
 
@@ -88,12 +119,12 @@ class Review:
 
     async def letters(self, queue: str, selection: Selection, *, limit: int | None = None) -> AsyncIterator[DeadLetter]:
         """The dead letters of a work queue, oldest first, `limit` at the most."""
-        async for _, letter in self._matching(self._names.dead_queue(queue), queue, selection, limit):
+        async for letter in self._found(self._names.dead_queue(queue), queue, selection, limit):
             yield letter
 
     async def dropped(self, selection: Selection, *, limit: int | None = None) -> AsyncIterator[DeadLetter]:
         """The dropped ones, that can be restored."""
-        async for _, letter in self._matching(self._names.dropped, "", selection, limit):
+        async for letter in self._found(self._names.dropped, "", selection, limit):
             yield letter
 
     async def stats(self, queue: str) -> Stats:
@@ -106,76 +137,83 @@ class Review:
         return stats
 
     async def replay(
-        self, queue: str, selection: Selection, *, limit: int, because: str = "", rate: float | None = None
+        self,
+        queue: str,
+        selection: Selection,
+        *,
+        limit: int,
+        because: str = "",
+        rate: float | None = None,
+        progress: Progress = _ignore,
     ) -> Outcome:
         """Publishes up to `limit` jobs again, from their first attempt, at most `rate` a second."""
 
-        def message(held: Held, letter: DeadLetter) -> Message:
+        def message(held: HeldMessage, letter: DeadLetter) -> Message:
             return wire.replay(self._names, held, letter)
 
-        source = self._names.dead_queue(queue)
-        return await self._act(source, queue, selection, message, EventKind.REPLAYED, limit, because, rate)
+        action = _Action(EventKind.REPLAYED, message, limit, because, rate, progress)
+        return await self._act(self._names.dead_queue(queue), queue, selection, action)
 
-    async def drop(self, queue: str, selection: Selection, *, limit: int, because: str = "") -> Outcome:
+    async def drop(
+        self, queue: str, selection: Selection, *, limit: int, because: str = "", progress: Progress = _ignore
+    ) -> Outcome:
         """Takes up to `limit` dead letters out of review; for a while they can be restored."""
 
-        def message(held: Held, letter: DeadLetter) -> Message:
+        def message(held: HeldMessage, letter: DeadLetter) -> Message:
             return wire.drop(self._names, held, letter, at=datetime.now(UTC), because=because)
 
-        source = self._names.dead_queue(queue)
-        return await self._act(source, queue, selection, message, EventKind.DROPPED, limit, because)
+        action = _Action(EventKind.DROPPED, message, limit, because, progress=progress)
+        return await self._act(self._names.dead_queue(queue), queue, selection, action)
 
-    async def restore(self, selection: Selection, *, limit: int, because: str = "") -> Outcome:
+    async def restore(self, selection: Selection, *, limit: int, because: str = "", progress: Progress = _ignore) -> Outcome:
         """Brings up to `limit` dropped dead letters back to their queues."""
 
-        def message(held: Held, letter: DeadLetter) -> Message:
+        def message(held: HeldMessage, letter: DeadLetter) -> Message:
             return wire.restore(self._names, held, letter)
 
-        return await self._act(self._names.dropped, "", selection, message, EventKind.RESTORED, limit, because)
+        action = _Action(EventKind.RESTORED, message, limit, because, progress=progress)
+        return await self._act(self._names.dropped, "", selection, action)
 
-    async def _matching(
-        self, source: str, queue: str, selection: Selection, limit: int | None
-    ) -> AsyncIterator[tuple[Held, DeadLetter]]:
-        """Up to `limit` of them, held; without a filter no more than these are taken."""
-        now, found = datetime.now(UTC), 0
-        most = limit if limit is not None and selection.is_empty else MOST_HELD
-        async with self._desk.hold(source, most=most) as messages:
-            async for held in messages:
-                letter = wire.read(held, queue)
-                if selection.matches(letter, now):
-                    yield held, letter
-                    found += 1
-                    if found == limit:
-                        return
+    async def _found(self, source: str, queue: str, selection: Selection, limit: int | None) -> AsyncIterator[DeadLetter]:
+        async with self._desk.look(source) as look:
+            async for _, letter in _matching(look, queue, selection, limit):
+                yield letter
 
-    async def _act(
-        self,
-        source: str,
-        queue: str,
-        selection: Selection,
-        message: Callable[[Held, DeadLetter], Message],
-        kind: EventKind,
-        limit: int,
-        because: str,
-        rate: float | None = None,
-    ) -> Outcome:
-        outcome = Outcome()
-        matching = self._matching(source, queue, selection, limit)
+    async def _act(self, source: str, queue: str, selection: Selection, action: _Action) -> Outcome:
+        """Acts on what matches, several at a time: each is safe at its new place before it leaves the old one."""
+        outcome, at_once = Outcome(), 1 if action.rate else AT_ONCE
         try:
-            async for held, letter in matching:
-                try:
-                    await self._desk.publish(message(held, letter))
-                except PublishError as error:
-                    outcome.failed.append((letter, str(error)))
-                    continue
-                await held.remove()
-                outcome.done.append(letter)
-                if rate:
-                    await asyncio.sleep(1 / rate)
+            async with self._desk.look(source) as look:
+                batch: list[tuple[HeldMessage, DeadLetter]] = []
+                async for pair in _matching(look, queue, selection, action.limit):
+                    batch.append(pair)
+                    if len(batch) == at_once:
+                        await self._carry_out(look, batch, action, outcome)
+                        batch = []
+                await self._carry_out(look, batch, action, outcome)
         finally:
-            await matching.aclose()  # type: ignore[attr-defined]
-            await self._journal(kind, outcome.done, because)
+            await self._record(action.kind, outcome.done, action.because)
         return outcome
+
+    async def _carry_out(
+        self, look: Look, batch: list[tuple[HeldMessage, DeadLetter]], action: _Action, outcome: Outcome
+    ) -> None:
+        failures = await look.publish([(held, action.message(held, letter)) for held, letter in batch])
+        for place, (_, letter) in enumerate(batch):
+            if place in failures:
+                outcome.failed.append((letter, str(failures[place])))
+            else:
+                outcome.done.append(letter)
+        action.progress(len(outcome.done) + len(outcome.failed))
+        if action.rate and batch:
+            await asyncio.sleep(1 / action.rate)
+
+    async def _record(self, kind: EventKind, letters: Sequence[DeadLetter], because: str) -> None:
+        """Writes to the journal; when that fails the action is done all the same."""
+        try:
+            await self._journal(kind, letters, because)
+        except RmqJobsError as error:
+            log.warning("the journal does not have this action", extra={"action": kind.value, "because": str(error)})
 
     async def _journal(self, kind: EventKind, letters: Sequence[DeadLetter], because: str) -> None:
         """Who did what to which job, and why."""
@@ -185,4 +223,18 @@ class Review:
                 Event(kind, at, letter.id, letter.type, letter.queue, letter.attempts, data, self._by)
                 for letter in letters[start : start + _JOURNAL_BATCH]
             ]
-            await self._desk.publish(wire_events.batch(self._names, map(wire_events.encode, events), source=self._by))
+            await self._desk.publish([wire_events.batch(self._names, map(wire_events.encode, events), source=self._by)])
+
+
+async def _matching(
+    look: Look, queue: str, selection: Selection, limit: int | None
+) -> AsyncIterator[tuple[HeldMessage, DeadLetter]]:
+    """Up to `limit` of them, held."""
+    now, found = datetime.now(UTC), 0
+    async for held in look.messages():
+        letter = wire.read(held, queue)
+        if selection.matches(letter, now):
+            yield held, letter
+            found += 1
+            if found == limit:
+                return

@@ -6,7 +6,8 @@ stopped is not given up: the job stays ours until its run ends, so that it never
 
 from rmqjobs.execution.limits import keep_limits, run_alone
 from rmqjobs.execution.pools import Pools
+from rmqjobs.execution.processes import MOST as HELD_BY_A_CHILD
 from rmqjobs.execution.processes import Recycle
 from rmqjobs.execution.run import Run
 
-__all__ = ["Pools", "Recycle", "Run", "keep_limits", "run_alone"]
+__all__ = ["HELD_BY_A_CHILD", "Pools", "Recycle", "Run", "keep_limits", "run_alone"]

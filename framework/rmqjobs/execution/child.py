@@ -1,93 +1,141 @@
-"""The program of a child process: takes jobs from its parent, one at a time, and runs them.
+"""The program of a child process: takes orders from its parent, runs one job at a time, and answers each.
 
-Started as `python -m rmqjobs.execution.child FD`. When the parent is gone, or while a singleton runs is silent for longer than
-its lease, it ends itself and all it has started: another worker is about to run the same job.
+Started as `python -m rmqjobs.execution.child SOCKET PERMITS SIGNS`, three descriptors. An order that waits here may be taken
+back by the parent: whoever reads its permit, a number in a pipe, has it. When the parent is gone, or silent for longer than
+the lease of a singleton that runs, this process ends itself and all it has started: another worker is about to run that job.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import importlib
 import inspect
 import os
-import queue
 import resource
 import select
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Mapping
-from datetime import datetime
+from functools import cache, partial
 from threading import Lock, Thread
 from typing import Any
 
 from pydantic import JsonValue
 
 from rmqjobs.execution import frames
+from rmqjobs.execution.outcome import checked, told
 from rmqjobs.job import Job
-from rmqjobs.retry import qualified_name
+from rmqjobs.wire.values import as_json
+
+_RECEIVE = 1 << 18
 
 
 class _Child:
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
+    def __init__(self, connection: socket.socket, permits: int, signs: int) -> None:
+        self._connection, self._permits, self._signs = connection, permits, signs
+        os.set_blocking(permits, False)
+        self._permit = 0  # the last one that was read
         self._pid = os.getpid()
         self._sending = Lock()  # a handler may report from threads of its own
-        self._lease: float | None = None  # seconds that the job which runs now may go on without a word of the parent
-        self._jobs: queue.SimpleQueue[tuple[frames.Head, bytes]] = queue.SimpleQueue()
+        self._lease: float | None = None  # seconds for which the job that runs now may go on without a sign of the parent
+        self._wake, self._woken = os.pipe()
+        self._loop = asyncio.Runner()
 
     def serve(self) -> None:
-        Thread(target=self._listen, daemon=True).start()
-        while True:
-            head, body = self._jobs.get()
-            answer = self._run(head, body)
-            self._lease = None
-            self._send({**answer, "peak_bytes": _peak_bytes()})
+        Thread(target=self._watch, daemon=True).start()
+        unpacker = frames.Unpacker()
+        while data := self._receive():
+            for head, body in unpacker.feed(data):
+                if self._may_run(head["number"]):
+                    self._answer(head, body)
+        _end()
 
-    def _listen(self) -> None:
-        while self._hears() and (frame := frames.receive(self._connection)) is not None:
-            head, _ = frame
-            if "alive" not in head:
-                self._lease = head["lease"]
-                self._jobs.put(frame)
-        os.killpg(0, signal.SIGKILL)  # a session of our own: this ends us and what the handler started, nobody else
-
-    def _hears(self) -> bool:
-        """Waits for a word of the parent; False when a job with a lease runs and none came in its time."""
-        while not select.select([self._connection], [], [], self._lease)[0]:
-            if self._lease is not None:
-                return False
-        return True
-
-    def _run(self, head: frames.Head, body: bytes) -> frames.Head:
+    def _receive(self) -> bytes:
         try:
-            function, payload_type = _load(head["function"]), _load(head["payload"])
-            arguments: list[Any] = [payload_type.model_validate_json(body)]
-            if head["wants_job"]:
-                arguments.append(self._job(head["job"]))
-            result = function(*arguments)
-            if inspect.iscoroutine(result):
-                result = asyncio.run(result)
+            return self._connection.recv(_RECEIVE)
+        except OSError:
+            return b""
+
+    def _may_run(self, number: int) -> bool:
+        """Whether the order is still ours; permits come in the order of their numbers."""
+        while self._permit < number:
+            try:
+                (self._permit,) = frames.PERMIT.unpack(os.read(self._permits, frames.PERMIT.size))
+            except BlockingIOError:
+                return False
+        return self._permit == number
+
+    def _answer(self, head: frames.Head, body: bytes) -> None:
+        if head["lease"] is not None:
+            self._take_lease(head["lease"])
+        result = b""
+        try:
+            # A context of its own: no variable that one job sets is seen by the next.
+            result = contextvars.copy_context().run(self._run, head, body)
+            answer: frames.Head = {}
         except BaseException as error:  # noqa: BLE001 - every end of a handler is a value here
-            types = tuple(qualified_name(kind) for kind in type(error).__mro__[:-1])
-            return frames.error_head(types, error, traceback.format_exc())
-        return {"result": result}
+            answer = frames.error_head(told(error))
+        if self._lease is not None:
+            self._take_lease(None)
+        self._send(frames.pack({**answer, "number": head["number"], "peak_bytes": _peak_bytes()}, result))
 
-    def _job(self, fields: dict[str, Any]) -> Job:
-        for name in ("published_at", "scheduled_for", "period_start"):
-            fields[name] = fields[name] and datetime.fromisoformat(fields[name])
-        return Job(**fields, reporter=self._report)
+    def _run(self, head: frames.Head, body: bytes) -> bytes:
+        arguments: list[Any] = [_load(head["payload"]).model_validate_json(body)]
+        if "job" in head:
+            arguments.append(frames.job_of(head["job"], partial(self._report, head["number"])))
+        result = _load(head["function"])(*arguments)
+        if inspect.isawaitable(result):
+            result = self._loop.run(_alone(result), context=contextvars.copy_context())
+        result = checked(result)
+        return b"" if result is None else as_json(result)
 
-    def _report(self, _job: Job, kind: str, data: Mapping[str, JsonValue]) -> None:
-        self._send({"report": kind, "data": data})
+    def _report(self, number: int, _job: Job, kind: str, data: Mapping[str, JsonValue]) -> None:
+        self._send(frames.pack_report(number, kind, data))
 
-    def _send(self, head: frames.Head) -> None:
+    def _send(self, frame: bytes) -> None:
         if os.getpid() != self._pid:  # the handler forked and its copy came back: only the original answers
             os._exit(1)
-        with self._sending, contextlib.suppress(BrokenPipeError):  # the listening thread ends us
-            self._connection.sendall(frames.pack(head))
+        with self._sending, contextlib.suppress(BrokenPipeError):  # the watching thread ends us
+            self._connection.sendall(frame)
+
+    # -- the parent
+
+    def _take_lease(self, lease: float | None) -> None:
+        self._lease = lease
+        os.write(self._woken, b"!")
+
+    def _watch(self) -> None:
+        """Ends everything when the parent is gone, or has not been heard of for the length of a lease."""
+        poll = select.poll()
+        poll.register(self._connection, 0)  # its end is told in any case
+        poll.register(self._signs, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        while True:
+            lease = self._lease
+            happened = dict(poll.poll(None if lease is None else lease * 1000))
+            if self._connection.fileno() in happened or (not happened and lease is not None and lease == self._lease):
+                _end()
+            for descriptor in happened:
+                os.read(descriptor, 4096)
+
+
+async def _alone(awaitable: Any) -> object:
+    """The result of an async handler; what it leaves behind ends with it, as with `asyncio.run`."""
+    try:
+        return await awaitable
+    finally:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.gather(*left, return_exceptions=True)
+
+
+def _end() -> None:
+    os.killpg(0, signal.SIGKILL)  # a session of our own: this ends us and what the handler started, nobody else
 
 
 def _peak_bytes() -> int:
@@ -96,6 +144,7 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+@cache
 def _load(reference: str) -> Any:
     module, _, qualname = reference.partition(":")
     found: Any = importlib.import_module(module)
@@ -105,11 +154,13 @@ def _load(reference: str) -> Any:
 
 
 def main() -> None:
-    """Serves the socket whose descriptor is the first argument."""
+    """Serves the descriptors that are its arguments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides what Ctrl-C means
-    descriptor = int(sys.argv[1])
-    os.set_inheritable(descriptor, False)
-    _Child(socket.socket(fileno=descriptor)).serve()
+    descriptors = [int(argument) for argument in sys.argv[1:]]
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    connection, permits, signs = descriptors
+    _Child(socket.socket(fileno=connection), permits, signs).serve()
 
 
 if __name__ == "__main__":

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+from types import CoroutineType
 from typing import cast
 
+from rmqjobs.execution.outcome import checked, told
 from rmqjobs.execution.run import Run
 
 
@@ -16,20 +19,17 @@ class LoopPool:
         task: asyncio.Task[object] = asyncio.current_task()  # type: ignore[assignment] # there is one
         run.begin(lambda _error: task.cancel())
         try:
-            result = await run.call()  # type: ignore[misc]
+            result = run.call()
+            if type(result) is CoroutineType or inspect.isawaitable(result):  # a decorator may have awaited it already
+                result = await result
             if run.stopped_by is not None:
                 await _swallow_late_cancellation()
-        except asyncio.CancelledError:
-            if run.stopped_by is None:
-                raise
-            task.uncancel()
-            raise run.stopped_by from None
-        except Exception:
-            raise
+            return checked(result)
         except BaseException as error:
-            raise RuntimeError(f"the handler raised {error!r}") from error  # it may end its job, not the worker
-        else:
-            return result
+            ending = _ending(run, task, error)
+            if ending is error:
+                raise
+            raise ending from None
         finally:
             run.end()
 
@@ -44,3 +44,14 @@ async def _swallow_late_cancellation() -> None:
         await asyncio.sleep(0)
     except asyncio.CancelledError:
         task.uncancel()
+
+
+def _ending(run: Run, task: asyncio.Task[object], error: BaseException) -> BaseException:
+    """What ended the run: its stop, the cancellation of the whole task, or what the handler raised."""
+    if isinstance(error, asyncio.CancelledError):
+        if run.stopped_by is not None:
+            task.uncancel()
+            return run.stopped_by
+        if task.cancelling():
+            return error
+    return told(error)

@@ -13,6 +13,8 @@ from rmqjobs.execution.run import Run
 from rmqjobs.execution.threads import ThreadPool
 from rmqjobs.job import Pool
 
+_ISOLATED = None  # the pool of runs that have a child to themselves
+
 
 class RunsHandlers(Protocol):
     """What every pool does."""
@@ -29,32 +31,48 @@ class Pools:
 
     Args:
         threads: Number of threads.
+        children: Number of child processes.
         recycle: When a child process is replaced.
         lease: For how long a child that runs a singleton goes on without a sign of life of this process.
     """
 
-    def __init__(self, *, threads: int, recycle: Recycle | None = None, lease: timedelta = timedelta(seconds=20)) -> None:
-        self._threads, self._recycle, self._lease = threads, recycle or Recycle(), lease
-        self._pools: dict[Pool, RunsHandlers] = {}
+    def __init__(
+        self,
+        *,
+        threads: int,
+        children: int = 2,
+        recycle: Recycle | None = None,
+        lease: timedelta = timedelta(seconds=20),
+    ) -> None:
+        self._threads, self._children, self._recycle, self._lease = threads, children, recycle or Recycle(), lease
+        self._pools: dict[Pool | None, RunsHandlers] = {}
 
     def run(self, run: Run, *, isolated: bool = False) -> Coroutine[Any, Any, object]:
-        """Runs the handler; `isolated` in a child process whatever its pool, if a child can import it."""
-        pool = Pool.PROCESS if isolated and is_importable(run.handler) else run.handler.pool
+        """Runs the handler; `isolated` in a child of its own whatever its pool, if a child can import it."""
+        pool = _ISOLATED if isolated and is_importable(run.handler) else run.handler.pool
         runner = self._pools.get(pool)
         if runner is None:
             runner = self._pools[pool] = self._make(pool)
         return runner.run(run)
+
+    def shed(self, error: Exception, *, keep: int = 0) -> None:
+        """Stops runs that wait for a child process, but for so many at each, with this error."""
+        pool = self._pools.get(Pool.PROCESS)
+        if isinstance(pool, ProcessPool):
+            pool.shed(error, keep=keep)
 
     async def close(self) -> None:
         """Ends threads and children."""
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
         self._pools.clear()
 
-    def _make(self, pool: Pool) -> RunsHandlers:
+    def _make(self, pool: Pool | None) -> RunsHandlers:
         match pool:
+            case None:
+                return ProcessPool(1, self._recycle, self._lease, most=1)
             case Pool.ASYNC:
                 return LoopPool()
             case Pool.THREAD:
                 return ThreadPool(self._threads)
             case Pool.PROCESS:
-                return ProcessPool(self._recycle, self._lease)
+                return ProcessPool(self._children, self._recycle, self._lease)

@@ -1,59 +1,34 @@
-"""The process pool: one job at a time in each child, killed for certain, and a dead child costs its job alone."""
+"""The process pool: children that run one job at a time and hold the next ones, so that they never wait for them.
+
+A child is killed for certain when the run in it is stopped. Its death costs the job that ran in it, nobody else's: what it held
+besides runs in another child.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import signal
-import socket
-import sys
-from collections.abc import Callable
+import math
+from collections import deque
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
-from rmqjobs.errors import ChildDied
+from pydantic import JsonValue
+
+from rmqjobs.errors import ChildDied, Interrupted
 from rmqjobs.execution import frames
+from rmqjobs.execution.children import Child
 from rmqjobs.execution.run import Run
-from rmqjobs.job import Handler
+from rmqjobs.job import Handler, Job
+from rmqjobs.wire.values import Json
 
 log = logging.getLogger("rmqjobs.execution")
 
-
-@dataclass(slots=True, eq=False)
-class _Child:
-    process: asyncio.subprocess.Process
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    watcher: asyncio.Task[None] = field(init=False)
-    runs: int = 0
-    killed: bool = False
-
-    def __post_init__(self) -> None:
-        self.watcher = asyncio.create_task(self.watch())
-
-    def kill(self) -> None:
-        """Ends the child and everything it has started, also when it is dead already: it leads a session of its own."""
-        if not self.killed:  # once, and soon after its death: later the number may be somebody else's
-            self.killed = True
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-
-    async def watch(self) -> None:
-        """Takes what it has started down with it: somebody of its group may hold its socket open."""
-        await self.process.wait()
-        self.kill()
-
-    async def ended(self) -> str:
-        """Waits for its end and says how it came."""
-        code = await self.process.wait()
-        await self.watcher
-        self.writer.close()
-        with contextlib.suppress(ConnectionError):
-            await self.writer.wait_closed()
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+MOST = 16
+HELD = 0.005  # seconds of work that a child has, beyond the job that runs and the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,96 +40,271 @@ class Recycle:
         peak_bytes: It has once used so much memory.
     """
 
-    jobs: int = 1_000
+    jobs: int = 10_000
     peak_bytes: int = 2**30
 
 
+@dataclass(slots=True, eq=False)
+class _Order:
+    """One run on its way; `ended` gets its result, or what ended it."""
+
+    run: Run
+    ended: asyncio.Future[object]
+    number: int = 0  # in the child that has it
+
+    def end(self, outcome: object) -> None:
+        if self.ended.done():
+            return
+        if isinstance(outcome, BaseException):
+            self.ended.set_exception(outcome)
+        else:
+            self.ended.set_result(outcome)
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """A child and the orders it has; the first one runs."""
+
+    child: Child
+    orders: deque[_Order] = field(default_factory=deque)
+    given: int = 0
+    runs: int = 0
+    is_worn: bool = False  # it is replaced as soon as it is idle
+    signs: asyncio.Task[None] | None = None
+
+
 class ProcessPool:
-    """Keeps idle children warm; the caller bounds how many run at once.
+    """Keeps children warm, and gives each the next job while it runs one.
 
     Args:
+        size: How many children at most.
         recycle: When a child is replaced, so that leaks stay small.
         lease: A child that runs a singleton ends itself when it hears nothing for so long: this process may be frozen, the
             broker has given the job to another worker, and nobody is left to kill the child.
+        most: Jobs that a child has at most, the one that runs included.
     """
 
-    def __init__(self, recycle: Recycle, lease: timedelta) -> None:
-        self._recycle, self._lease = recycle, lease
-        self._idle: list[_Child] = []
-        self._busy: set[_Child] = set()
+    def __init__(self, size: int, recycle: Recycle, lease: timedelta, *, most: int = MOST) -> None:
+        self._size, self._recycle, self._lease, self._most = size, recycle, lease.total_seconds(), most
+        self._pace = math.inf  # seconds of a run, of late
+        self._seats: list[_Seat] = []
+        self._waiting: deque[_Order] = deque()
+        self._starting = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, run: Run) -> object:
-        """The handler's result as JSON values, its exception as a `RemoteError`, or what it was stopped by.
+        """The handler's result as `Json` or None, its exception as a `RemoteError`, or what it was stopped by.
 
         Raises:
             ChildDied: The child died by itself.
         """
-        lease = self._lease.total_seconds() if run.handler.singleton else None
-        order = frames.pack({**_order(run), "lease": lease}, run.body)
-        child = self._take_idle() or await _start_child()
-        self._busy.add(child)
-        run.begin(lambda _error: child.kill())
-        signs = asyncio.create_task(_give_signs_of_life(child, lease)) if lease else None
+        order = _Order(run, asyncio.get_running_loop().create_future())
+        run.wait(lambda _error: self._withdraw(order))
+        self._waiting.append(order)
+        self._place()
         try:
-            child.writer.write(order)
-            answer = await self._answer(child, run)
-        except BaseException:
-            child.kill()  # nobody will read its answer
+            return await order.ended
+        except asyncio.CancelledError:
+            self._withdraw(order)  # nobody will read its answer
             raise
         finally:
             run.end()
-            self._busy.discard(child)
-            if signs is not None:
-                signs.cancel()
-        if answer is None:
-            how = await child.ended()
-            raise run.stopped_by or ChildDied(f"the process of {run.handler.name} {how}")
-        await self._keep(child, answer.get("peak_bytes", 0))
-        if "signal" in answer:
-            raise frames.error_of(answer)
-        return answer["result"]
+
+    def shed(self, error: Exception, *, keep: int = 0) -> None:
+        """Stops what no child has begun, but for so many jobs of each, with this error."""
+        for seat in self._seats:
+            for order in list(seat.orders)[keep + 1 :]:
+                order.run.stop(error)
+        for order in list(self._waiting):
+            order.run.stop(error)
 
     async def close(self) -> None:
         """Ends all children."""
-        children = [*self._idle, *self._busy]
-        self._idle.clear()
-        for child in children:
-            child.kill()
-        await asyncio.gather(*(child.ended() for child in children))
+        self._size = 0
+        while self._waiting:
+            order = self._waiting.popleft()
+            order.end(order.run.stopped_by or Interrupted("the worker stops"))
+        for seat in self._seats:
+            seat.child.kill()
+        while self._tasks or self._seats:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.sleep(0)
 
-    async def _answer(self, child: _Child, run: Run) -> frames.Head | None:
-        """The final frame; reports before it go to the job. None when the child is dead."""
-        while (frame := await frames.read(child.reader)) is not None:
-            head, _ = frame
-            if "report" not in head:
-                return head
-            if head["report"] == "checkpoint":
-                run.job.state = head["data"]["state"]
-            run.job.reporter(run.job, head["report"], head["data"])
-        child.kill()  # it closed its socket: whatever is left of it cannot answer
-        return None
+    # -- which child gets which order
 
-    def _take_idle(self) -> _Child | None:
-        while self._idle:
-            child = self._idle.pop()
-            if child.process.returncode is None and not child.killed:
-                return child
-        return None
+    def _place(self) -> None:
+        """Gives what waits to children that have room, the idle ones first; one too few are started."""
+        while self._waiting:
+            seat = min((each for each in self._seats if self._has_room(each)), key=lambda each: len(each.orders), default=None)
+            if (seat is None or seat.orders) and len(self._seats) + self._starting < self._size:
+                self._starting += 1
+                self._beside(self._start())
+            if seat is None:
+                return
+            self._give(seat, self._waiting.popleft())
 
-    async def _keep(self, child: _Child, peak_bytes: int) -> None:
-        child.runs += 1
-        if child.runs < self._recycle.jobs and peak_bytes < self._recycle.peak_bytes and child.process.returncode is None:
-            self._idle.append(child)
+    def _has_room(self, seat: _Seat) -> bool:
+        return len(seat.orders) < self._depth and not seat.is_worn
+
+    @property
+    def _depth(self) -> int:
+        """Jobs that a child has: the one that runs and the next, of short ones more, so that several go in one write."""
+        return min(max(int(HELD / self._pace), 2), self._most)
+
+    def _give(self, seat: _Seat, order: _Order) -> None:
+        seat.given += 1
+        order.number = seat.given
+        seat.orders.append(order)
+        if len(seat.orders) == 1:
+            self._begin(seat)
+        lease = self._lease if order.run.handler.singleton else None
+        seat.child.send(order.number, frames.pack(_head(order, lease), order.run.body))
+
+    def _begin(self, seat: _Seat) -> None:
+        """The first order's time starts."""
+        order = seat.orders[0]
+        run = order.run
+        run.begin(lambda _error: self._withdraw(order))
+        if run.handler.singleton:
+            seat.signs = asyncio.create_task(_give_signs_of_life(seat.child, self._lease))
+
+    def _over(self, seat: _Seat) -> None:
+        """What ran in the child does so no more: the next one's turn."""
+        if seat.signs is not None:
+            seat.signs.cancel()
+            seat.signs = None
+        if seat.orders:
+            self._begin(seat)
+
+    def _take_back(self, seat: _Seat) -> _Order | None:
+        """An order that the child has not begun; it may be given to another one."""
+        number = seat.child.take_back()
+        order = next((each for each in seat.orders if each.number == number), None)
+        if order is not None:
+            was_first = order is seat.orders[0]
+            seat.orders.remove(order)
+            if was_first:
+                self._over(seat)
+        return order
+
+    def _employ(self, seat: _Seat) -> None:
+        """An idle child takes over what another one only holds."""
+        self._place()
+        busy = next((each for each in self._seats if len(each.orders) > 1), None)
+        if busy is not None and not seat.orders and self._has_room(seat):
+            order = self._take_back(busy)
+            if order is not None:
+                self._give(seat, order)
+
+    def _withdraw(self, order: _Order) -> None:
+        """Ends an order with what its run was stopped by, wherever it is."""
+        if order in self._waiting:
+            self._waiting.remove(order)
+            order.end(order.run.stopped_by)
             return
-        log.debug("child replaced", extra={"child": child.process.pid, "jobs": child.runs, "peak_bytes": peak_bytes})
-        child.kill()
-        await child.ended()
+        seat = next((each for each in self._seats if order in each.orders), None)
+        while seat is not None:
+            taken = self._take_back(seat)
+            if taken is None:  # the child has begun it
+                seat.child.kill()
+                return
+            if taken is order:
+                order.end(order.run.stopped_by)
+                self._employ(seat)
+                return
+            self._wait_again(taken)
+
+    def _wait_again(self, order: _Order) -> None:
+        if order.run.stopped_by is None:
+            self._waiting.appendleft(order)
+        else:
+            order.end(order.run.stopped_by)
+
+    # -- what comes from the children
+
+    async def _start(self) -> None:
+        """Starts a child. Where the system refuses, the order that waits longest fails of it, like a handler that raises."""
+        seat = _Seat(Child(lambda head, body: self._on_frame(seat, head, body), lambda: self._on_end(seat)))
+        try:
+            await seat.child.start()
+        except OSError as error:
+            if self._waiting:
+                self._waiting.popleft().end(error)
+            return
+        finally:
+            self._starting -= 1
+        log.debug("child started", extra={"child": seat.child.pid})
+        self._seats.append(seat)
+        if self._size:
+            self._employ(seat)
+        else:  # closed meanwhile
+            seat.child.kill()
+
+    def _on_frame(self, seat: _Seat, head: frames.Head, body: bytes) -> None:
+        order = seat.orders[0] if seat.orders else None
+        if order is None or order.number != head["number"]:
+            return  # of a job that has ended: a thread that it has left behind still reports
+        if "report" in head:
+            _report(order.run.job, head["report"], head["data"])
+            return
+        seat.orders.popleft()
+        seat.runs += 1
+        order.run.end()
+        self._pace = order.run.seconds if math.isinf(self._pace) else self._pace + (order.run.seconds - self._pace) / 8
+        if "signal" in head:
+            order.end(frames.error_of(head))
+        else:
+            order.end(Json(body) if body else None)
+        self._over(seat)
+        seat.is_worn = seat.runs >= self._recycle.jobs or head["peak_bytes"] >= self._recycle.peak_bytes
+        if seat.is_worn:
+            self._replace(seat, head["peak_bytes"])
+        self._employ(seat)
+
+    def _replace(self, seat: _Seat, peak_bytes: int) -> None:
+        while (order := self._take_back(seat)) is not None:
+            self._wait_again(order)
+        if not seat.orders:
+            log.debug("child replaced", extra={"child": seat.child.pid, "jobs": seat.runs, "peak_bytes": peak_bytes})
+            seat.child.kill()
+
+    def _on_end(self, seat: _Seat) -> None:
+        """The child is dead: what it had not begun runs in another one."""
+        if seat in self._seats:
+            self._seats.remove(seat)
+        spared: list[_Order] = []
+        while (order := self._take_back(seat)) is not None:
+            spared.append(order)
+        if not seat.runs and not seat.orders and spared:
+            seat.orders.append(spared.pop(0))  # it never began anything; the next one may not either, and so for ever
+        for order in reversed(spared):
+            self._wait_again(order)
+        if seat.signs is not None:
+            seat.signs.cancel()
+        self._beside(self._bury(seat))
+        self._place()
+
+    async def _bury(self, seat: _Seat) -> None:
+        how = await seat.child.ended()
+        for order in seat.orders:
+            order.end(order.run.stopped_by or ChildDied(f"the process of {order.run.handler.name} {how}"))
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
-async def _give_signs_of_life(child: _Child, lease: float) -> None:
+def _report(job: Job, kind: str, data: dict[str, JsonValue]) -> None:
+    if kind == "checkpoint":
+        job.state = data["state"]
+    job.reporter(job, kind, data)
+
+
+async def _give_signs_of_life(child: Child, lease: float) -> None:
     while True:
         await asyncio.sleep(lease / 4)
-        child.writer.write(frames.pack({"alive": True}))
+        child.sign()
 
 
 def is_importable(handler: Handler) -> bool:
@@ -162,45 +312,15 @@ def is_importable(handler: Handler) -> bool:
     return "<locals>" not in handler.function.__qualname__ + handler.payload_type.__qualname__
 
 
-async def _start_child() -> _Child:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "rmqjobs.execution.child",
-            str(theirs.fileno()),
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            start_new_session=True,
-        )
-    reader, writer = await asyncio.open_connection(sock=ours)
-    log.debug("child started", extra={"child": process.pid})
-    return _Child(process, reader, writer)
+def _head(order: _Order, lease: float | None) -> dict[str, Any]:
+    run = order.run
+    function, payload = _references(run.handler.function, run.handler.payload_type)
+    head = {"number": order.number, "function": function, "payload": payload, "lease": lease}
+    if run.handler.wants_job:
+        head["job"] = frames.job_fields(run.job)
+    return head
 
 
-def _order(run: Run) -> dict[str, Any]:
-    handler, job = run.handler, run.job
-    return {
-        "function": _reference(handler.function),
-        "payload": _reference(handler.payload_type),
-        "wants_job": handler.wants_job,
-        "job": {
-            "id": job.id,
-            "type": job.type,
-            "attempt": job.attempt,
-            "max_attempts": job.max_attempts,
-            "queue": job.queue,
-            "published_at": job.published_at and job.published_at.isoformat(),
-            "schedule": job.schedule,
-            "scheduled_for": job.scheduled_for and job.scheduled_for.isoformat(),
-            "period_start": job.period_start and job.period_start.isoformat(),
-            "correlation_id": job.correlation_id,
-            "headers": dict(job.headers),
-            "state": job.state,
-        },
-    }
-
-
-def _reference(thing: Callable[..., Any] | type) -> str:
-    return f"{thing.__module__}:{thing.__qualname__}"
+@lru_cache(maxsize=1_000)
+def _references(function: Callable[..., Any], payload: type) -> tuple[str, str]:
+    return f"{function.__module__}:{function.__qualname__}", f"{payload.__module__}:{payload.__qualname__}"

@@ -39,6 +39,12 @@ class Run:
     _stopper: Callable[[Exception], object] | None = field(default=None, repr=False)
     _complaint: asyncio.TimerHandle | None = field(default=None, repr=False)
 
+    def wait(self, stopper: Callable[[Exception], object]) -> None:
+        """It waits in its pool; `stopper` ends that, should it be stopped before it begins."""
+        self._stopper = stopper
+        if self.stopped_by is not None:
+            stopper(self.stopped_by)
+
     def begin(self, stopper: Callable[[Exception], object]) -> None:
         """Its time starts, and it can be stopped; `stopper` is how the pool does that."""
         self._began, self._stopper = time.monotonic_ns(), stopper
@@ -57,8 +63,9 @@ class Run:
         self._stopper(error)
 
     def end(self) -> None:
-        """Its time is over, and it cannot be stopped any more."""
-        self.seconds = self._elapsed_us() / 1_000_000
+        """Its time is over, and it cannot be stopped any more; harmless when that is so already."""
+        if self._began is not None:
+            self.seconds = self._elapsed_us() / 1_000_000
         self._began = self._stopper = None
         if self._complaint is not None:
             self._complaint.cancel()

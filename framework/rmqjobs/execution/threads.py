@@ -7,8 +7,10 @@ import ctypes
 import queue
 import threading
 from collections import deque
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 
+from rmqjobs.execution.outcome import checked, told
 from rmqjobs.execution.run import Run
 
 _Future = asyncio.Future[object]
@@ -22,6 +24,8 @@ class StopRun(BaseException):
 class _Task:
     run: Run
     future: _Future
+    # The job's own, with what hooks have set: no variable that one job sets is seen by the next.
+    context: Context = field(default_factory=copy_context)
     thread: int | None = None
 
 
@@ -51,7 +55,7 @@ class ThreadPool:
         try:
             return await task.future
         except StopRun:
-            raise run.stopped_by or RuntimeError("a handler raised StopRun") from None
+            raise run.stopped_by or RuntimeError("the handler raised StopRun, which is for stopping it") from None
         finally:
             run.end()
 
@@ -77,15 +81,17 @@ class ThreadPool:
         try:
             try:
                 task.thread = threading.get_ident()
-                result = task.run.call()
+                result = task.context.run(task.run.call)
                 returned = True
             finally:
                 with self._lock:  # from here on nobody raises into this thread
                     task.thread = None
-        except BaseException as error:  # noqa: BLE001 - every end of a handler is a value here
-            # Stopped in the moment it returned: the work is done.
+            return checked(result), None
+        except StopRun as error:
+            # When it was stopped just as it returned, the work is done.
             return (result, None) if returned else (None, error)
-        return result, None
+        except BaseException as error:  # noqa: BLE001 - every end of a handler is a value here
+            return None, told(error)
 
     def _deliver(self) -> None:
         self._waking = False
@@ -96,9 +102,7 @@ class ThreadPool:
             if error is None:
                 future.set_result(result)
             else:
-                # A StopIteration cannot be set on a future, and a SystemExit would end the loop.
-                plain = error if isinstance(error, (Exception, StopRun)) else RuntimeError(f"handler raised {error!r}")
-                future.set_exception(RuntimeError(repr(plain)) if isinstance(plain, StopIteration) else plain)
+                future.set_exception(error)
 
     def _interrupt(self, task: _Task) -> None:
         with self._lock:

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import JsonValue
-from pydantic_core import from_json, to_json
 
+from rmqjobs import payloads
 from rmqjobs.amqp.connection import Connection, connection_name
 from rmqjobs.amqp.declaring import ensure
 from rmqjobs.amqp.publishing import PublishLink
@@ -69,17 +69,14 @@ def id_of(message: Message) -> str:
 
 def _json_of(payload: Payload) -> bytes:
     try:
-        return payload.__pydantic_serializer__.to_json(payload, by_alias=True)
+        return payloads.write(payload)
     except ValueError as error:
         raise InvalidJob(f"{payload.job_type}: the payload cannot be written as JSON: {error}") from None
 
 
 def _json_bytes(job_type: str, data: JsonValue | bytes) -> bytes:
     try:
-        if isinstance(data, bytes):
-            from_json(data)
-            return data
-        return to_json(data)
+        return payloads.write_json(data)
     except ValueError as error:
         raise InvalidJob(f"{job_type}: the payload is not JSON: {error}") from None
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import traceback as tracebacks
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from rmqjobs.errors import RemoteError
+from rmqjobs.failures import Failure
 from rmqjobs.fingerprint import fingerprint
-from rmqjobs.retry import DeadReason, qualified_name
+from rmqjobs.retry import DeadReason
 from rmqjobs.topology import Names, job_type_of_key
 from rmqjobs.wire import headers as h
 from rmqjobs.wire.jobs import Incoming, Message, job_type, kept_headers, resend, text_of
 
-MAX_TRACEBACK = 8 * 1024
-MAX_MESSAGE = 1024
 # Headers that would stop a replayed job from starting afresh.
 _SPENT = h.DEAD_LETTER | {h.ATTEMPT, h.CRASHES, h.UNHANDLED, h.EXPIRES_AT, h.RUN_AT, h.FIRST_FAILED_AT}
 
@@ -27,9 +24,7 @@ class Cause:
 
     Args:
         reason: In the words operators read.
-        error_type: Qualified name of the exception's class.
-        message: What it said.
-        traceback: Where it came from; may be empty.
+        failure: What was raised.
         attempts: Runs in all.
         queue: Work queue, without the prefix.
         worker: Name of the worker.
@@ -37,9 +32,7 @@ class Cause:
     """
 
     reason: DeadReason
-    error_type: str
-    message: str
-    traceback: str
+    failure: Failure
     attempts: int
     queue: str
     worker: str
@@ -65,35 +58,20 @@ class DeadLetter:
     worker: str
     plugin_version: str
     dropped_at: datetime | None
+    priority: int | None
     body: bytes
     headers: Mapping[str, Any]
 
 
-def error_text(error: BaseException) -> tuple[str, str, str]:
-    """Class, message and traceback of an error, wherever it happened."""
-    if isinstance(error, RemoteError):
-        return error.types[0], printable(error), printable(error.traceback)
-    text = "".join(tracebacks.format_exception(error)) if error.__traceback__ else ""
-    return qualified_name(type(error)), printable(error), printable(text)
-
-
-def printable(value: object) -> str:
-    """The value's text, whatever its `__str__` does and whatever half characters it holds: AMQP takes only whole ones."""
-    try:
-        text = str(value)
-    except Exception as error:  # noqa: BLE001 - a handler's exception may be broken itself
-        text = f"<{type(value).__name__} whose text cannot be had: {type(error).__name__}>"
-    return text.encode(errors="backslashreplace").decode()
-
-
 def bury(names: Names, incoming: Incoming, cause: Cause, *, job_id: str, failed_at: datetime) -> Message:
     """The dead letter of a received message: body and foreign headers untouched, the cause in headers."""
+    failure = cause.failure
     headers = kept_headers(incoming) | {
         h.REASON: cause.reason.value,
-        h.ERROR_TYPE: cause.error_type,
-        h.ERROR_MESSAGE: cause.message[:MAX_MESSAGE],
-        h.TRACEBACK: cause.traceback[-MAX_TRACEBACK:],  # the end says most
-        h.FINGERPRINT: fingerprint(cause.error_type, cause.message, cause.traceback),
+        h.ERROR_TYPE: failure.type,
+        h.ERROR_MESSAGE: failure.message,
+        h.TRACEBACK: failure.traceback,
+        h.FINGERPRINT: fingerprint(failure.type, failure.message, failure.traceback),
         h.ATTEMPTS: cause.attempts,
         h.FAILED_AT: h.milliseconds(failed_at),
         h.QUEUE: cause.queue,
@@ -101,7 +79,10 @@ def bury(names: Names, incoming: Incoming, cause: Cause, *, job_id: str, failed_
         h.PLUGIN_VERSION: cause.plugin_version,
     }
     headers.setdefault(h.FIRST_FAILED_AT, headers[h.FAILED_AT])
-    return resend(incoming, names.dead, cause.queue, headers, job_id=job_id, kind=job_type(incoming))
+    if incoming.properties.priority is not None:
+        headers[h.PRIORITY] = incoming.properties.priority
+    letter = resend(incoming, names.dead, cause.queue, headers, job_id=job_id, kind=job_type(incoming))
+    return replace(letter, priority=None)
 
 
 def read(incoming: Incoming, queue: str) -> DeadLetter:
@@ -127,6 +108,7 @@ def read(incoming: Incoming, queue: str) -> DeadLetter:
         worker=_text(headers, h.WORKER),
         plugin_version=_text(headers, h.PLUGIN_VERSION),
         dropped_at=_at(headers, h.DROPPED_AT),
+        priority=_priority(headers),
         body=incoming.body,
         headers={name: value for name, value in headers.items() if not (name.startswith(h.OURS) or h.is_brokers(name))},
     )
@@ -136,7 +118,8 @@ def replay(names: Names, incoming: Incoming, letter: DeadLetter) -> Message:
     """The job once more, from its first attempt; a checkpoint stays, so that it resumes."""
     headers = {name: value for name, value in kept_headers(incoming).items() if name not in _SPENT}
     headers[h.REPLAYS] = letter.replays + 1
-    return resend(incoming, names.jobs, letter.type, headers, job_id=letter.id or None, kind=letter.type)
+    message = resend(incoming, names.jobs, letter.type, headers, job_id=letter.id or None, kind=letter.type)
+    return message if letter.priority is None else replace(message, priority=letter.priority)
 
 
 def drop(names: Names, incoming: Incoming, letter: DeadLetter, *, at: datetime, because: str) -> Message:
@@ -177,6 +160,11 @@ def _text(headers: Mapping[str, Any], name: str) -> str:
 def _count(headers: Mapping[str, Any], name: str) -> int:
     value = headers.get(name)
     return value if isinstance(value, int) else 0
+
+
+def _priority(headers: Mapping[str, Any]) -> int | None:
+    value = headers.get(h.PRIORITY)
+    return value if isinstance(value, int) and value in range(2**8) else None
 
 
 def _at(headers: Mapping[str, Any], name: str) -> datetime | None:

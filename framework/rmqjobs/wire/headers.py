@@ -38,11 +38,13 @@ FAILED_AT = "rmqjobs-failed-at"  # integer, milliseconds since 1970 UTC
 QUEUE = "rmqjobs-queue"
 WORKER = "rmqjobs-worker"
 PLUGIN_VERSION = "rmqjobs-plugin-version"
+PRIORITY = "rmqjobs-priority"  # integer, the job's; the dead letter has none, so that the oldest comes first
 DROPPED_AT = "rmqjobs-dropped-at"  # integer, milliseconds since 1970 UTC
 DROPPED_BECAUSE = "rmqjobs-dropped-because"
 
 DEAD_LETTER = frozenset(
     {REASON, ERROR_TYPE, ERROR_MESSAGE, TRACEBACK, FINGERPRINT, ATTEMPTS, FAILED_AT, QUEUE, WORKER, PLUGIN_VERSION}
+    | {PRIORITY}
     | {DROPPED_AT, DROPPED_BECAUSE}
 )
 

@@ -333,6 +333,7 @@ def _headers(kind: str, options: Options, now: datetime) -> dict[str, Any]:
     if h.size(headers) > h.MAX_HEADER_BYTES:
         raise InvalidJob(f"{kind}: the headers have over {h.MAX_HEADER_BYTES:,} bytes. Put data into the payload")
     if options.expires is not None:
+        _check_kind(kind, "expires", options.expires, timedelta)
         if options.expires <= timedelta(0):
             raise InvalidJob(f"{kind}: expires={options.expires} is not in the future")
         headers[h.EXPIRES_AT] = h.milliseconds(now + options.expires)
@@ -343,7 +344,9 @@ def _wait(kind: str, options: Options, now: datetime) -> timedelta:
     if options.delay is not None and options.run_at is not None:
         raise InvalidJob(f"{kind}: give delay or run_at, not both")
     wait = options.delay or timedelta(0)
+    _check_kind(kind, "delay", wait, timedelta)
     if options.run_at is not None:
+        _check_kind(kind, "run_at", options.run_at, datetime)
         if options.run_at.tzinfo is None:
             raise InvalidJob(f"{kind}: run_at={options.run_at.isoformat()} has no time zone. Give an aware datetime")
         wait = max(options.run_at - now, timedelta(0))
@@ -352,7 +355,12 @@ def _wait(kind: str, options: Options, now: datetime) -> timedelta:
     return wait
 
 
+def _check_kind(kind: str, name: str, value: object, wanted: type) -> None:
+    if not isinstance(value, wanted):
+        raise InvalidJob(f"{kind}: {name}={value!r:.80} is no {wanted.__name__}")
+
+
 def _priority(kind: str, priority: int | None) -> int | None:
-    if priority is not None and not 0 <= priority <= MAX_PRIORITY:
+    if priority is not None and (not isinstance(priority, int) or not 0 <= priority <= MAX_PRIORITY):
         raise InvalidJob(f"{kind}: priority={priority} is out of range. Use 0 (last) to {MAX_PRIORITY} (first)")
     return priority

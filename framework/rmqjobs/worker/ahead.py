@@ -34,6 +34,7 @@ class Ahead:
         lanes: Where each queue's jobs wait for a slot.
         give_back: Returns a job that has not started; waits for the broker as long as that takes.
         can_give_back: Whether the broker takes it now.
+        shed: Has jobs go back that left their lane and wait for a child process.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class Ahead:
         lanes: Mapping[str, Lane[Case]],
         give_back: GiveBack,
         can_give_back: Callable[[], bool],
+        shed: Callable[[], None],
     ) -> None:
         self._consuming, self._lanes = consuming, lanes
-        self._give_back, self._can_give_back = give_back, can_give_back
+        self._give_back, self._can_give_back, self._shed = give_back, can_give_back, shed
         self._ended: dict[str, int] = {}
         self._returning: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -85,6 +87,7 @@ class Ahead:
             await self._consuming.fetch_ahead(queue, 0)
             kept = set(waiting[:own])
             surplus = lane.take(lambda case: case.delivery.lease is lease and case not in kept)
+            self._shed()
             log.info("jobs got long: what was fetched ahead goes back", extra={"queue": queue, "jobs": len(surplus)})
             self._returning = {asyncio.create_task(self._return(case, lane)) for case in surplus}
             if self._returning:

@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import JsonValue
 
 from rmqjobs.events import Event, EventKind
+from rmqjobs.failures import failure_of, shortened
 from rmqjobs.job import Job
 from rmqjobs.journal import Journal
 from rmqjobs.retry import Dead, Done, RetryIn, Returned, Skipped, Snoozed, Verdict
-from rmqjobs.wire.deadletters import error_text
 from rmqjobs.worker.case import Case
 from rmqjobs.worker.figures import Figures
 
@@ -29,6 +29,7 @@ _KINDS: Mapping[type, tuple[EventKind, int]] = {  # in the journal, and how loud
     Dead: (EventKind.DEAD, logging.ERROR),
     Skipped: (EventKind.SKIPPED, logging.WARNING),
 }
+MAX_ERROR = 500  # characters
 # Names the logging module keeps for itself.
 _TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -97,8 +98,7 @@ class Chronicle:
 
 
 def _about(verdict: Verdict, error: BaseException) -> dict[str, Any]:
-    kind, message, _ = error_text(error)
-    data: dict[str, Any] = {"error": f"{kind}: {message}"[:500]}
+    data: dict[str, Any] = {"error": shortened(str(failure_of(error, traceback=False)), MAX_ERROR)}
     match verdict:
         case RetryIn(delay, counters):
             data |= {"in_seconds": round(delay.total_seconds(), 3), "next_attempt": counters.attempt}

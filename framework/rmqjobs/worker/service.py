@@ -17,7 +17,7 @@ from rmqjobs.amqp.declaring import declare, stranded
 from rmqjobs.amqp.leases import Delivery, Lease, Subscription
 from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.errors import BrokerError, Interrupted
-from rmqjobs.execution import Pools, Recycle, keep_limits
+from rmqjobs.execution import HELD_BY_A_CHILD, Pools, Recycle, keep_limits
 from rmqjobs.execution.lanes import Lane
 from rmqjobs.job import Handler, Pool
 from rmqjobs.journal import Journal
@@ -35,6 +35,8 @@ from rmqjobs.worker.watchdog import Watchdog
 
 log = logging.getLogger("rmqjobs.worker")
 
+# Jobs of a slot that have left their lane, at most: a child holds the next ones while it runs one.
+DEPTHS = {Pool.ASYNC: 1, Pool.THREAD: 1, Pool.PROCESS: HELD_BY_A_CHILD}
 CLAIM_EVERY = 60.0
 SUSPECT_AFTER = 2  # times the broker got a job back, after which it runs alone in a child process
 CONSUMER_TIMEOUTS = (3, 12)  # from here on a consumer brings its own limit
@@ -76,7 +78,7 @@ class Worker:
         self._lookout = Lookout(self._names.scheduler, settings.scheduler_missing_after, self._chronicle.unscheduled)
         self._watchdog = Watchdog(registry.handlers.values(), self._chronicle.blocked)
         recycle = Recycle(settings.recycle_after, settings.recycle_above * 2**20)
-        self._pools = Pools(threads=settings.threads, recycle=recycle, lease=heartbeat)
+        self._pools = Pools(threads=settings.threads, children=settings.children, recycle=recycle, lease=heartbeat)
         self._settlement = Settlement(
             self._publishing, self._names, registry, worker=self.name, timeout=settings.publish_timeout, now=now
         )
@@ -84,7 +86,7 @@ class Worker:
             registry, self._pools, self._settlement, self._chronicle, max_body=settings.max_body, roll=roll, now=now
         )
         self._slots = {Pool.ASYNC: settings.concurrency, Pool.THREAD: settings.threads, Pool.PROCESS: settings.children}
-        self._lanes = {pool: Lane(slots, self._path.handle) for pool, slots in self._slots.items()}
+        self._lanes = {pool: Lane(slots * DEPTHS[pool], self._path.handle) for pool, slots in self._slots.items()}
         self._suspects = Lane(1, self._path.handle)
         self._orphans = Lane(settings.concurrency, self._path.finish)  # ended while their channel was lost, and come back
         self._lane_of_queue = {handler.queue: self._lanes[handler.pool] for handler in registry.handlers.values()}
@@ -98,7 +100,13 @@ class Worker:
             on_lost=self._let_go,
             plugins=",".join(plugin.name for plugin in registry.plugins),
         )
-        self._ahead = Ahead(self._consuming, self._lane_of_queue, self._give_back, lambda: self._publishing.takes_messages)
+        self._ahead = Ahead(
+            self._consuming,
+            self._lane_of_queue,
+            self._give_back,
+            lambda: self._publishing.takes_messages,
+            lambda: self._pools.shed(Interrupted("jobs got long: what was fetched ahead goes back"), keep=1),
+        )
         self._beside: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -164,6 +172,7 @@ class Worker:
         await self._consuming.stop()
         await self._ahead.stop(self._settings.publish_timeout)
         waiting = [case for lane in self._starting_lanes() for case in lane.take()]
+        self._pools.shed(Interrupted("the worker drains"))
         await self._give_back_in_time(waiting)
         await self._until_idle(grace)
         interrupted = list(self._path.running())

@@ -12,8 +12,9 @@ from typing import TypeVar, assert_never
 from rmqjobs.amqp.leases import Delivery
 from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.errors import BrokerBlocked, BrokerGone, InvalidJob, PublishTimeout, RmqJobsError
+from rmqjobs.failures import failure_of
 from rmqjobs.plugins import Registry
-from rmqjobs.retry import Counters, Dead, DeadReason, Done, RetryIn, Returned, Skipped, Snoozed, Verdict, qualified_name
+from rmqjobs.retry import Counters, Dead, DeadReason, Done, RetryIn, Returned, Skipped, Snoozed, Verdict
 from rmqjobs.topology import Names
 from rmqjobs.wire import deadletters
 from rmqjobs.wire.jobs import Envelope, Message, Reply, again, kept_headers, new_job_id, reply, resend, without_foreign_headers
@@ -81,11 +82,10 @@ class Settlement:
 
     async def bury_plainly(self, case: Case, error: Exception) -> None:
         """The last resort, for a job whose verdict cannot be carried out: its body, and what went wrong with it."""
+        failure = failure_of(error)
         cause = deadletters.Cause(
             reason=DeadReason.MALFORMED,
-            error_type=qualified_name(type(error)),
-            message=f"its verdict could not be carried out: {deadletters.printable(error)}",
-            traceback="",
+            failure=replace(failure, message=f"its verdict could not be carried out: {failure.message}"),
             attempts=0,
             queue=case.delivery.queue,
             worker=self._worker,
@@ -127,12 +127,9 @@ class Settlement:
         )
 
     def _dead_letter(self, case: Case, verdict: Dead) -> Message:
-        error_type, message, traceback = deadletters.error_text(_known(case.error))
         cause = deadletters.Cause(
             reason=verdict.reason,
-            error_type=error_type,
-            message=message,
-            traceback=traceback,
+            failure=failure_of(_known(case.error)),
             attempts=case.counters.attempt if case.run else case.counters.attempt - 1,
             queue=case.delivery.queue,
             worker=self._worker,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import sys
 import threading
@@ -28,7 +29,9 @@ class Watchdog:
 
     def __init__(self, handlers: Iterable[Handler], warn: Callable[[str, str, float], None]) -> None:
         self._names: dict[CodeType, str] = {
-            handler.function.__code__: handler.name for handler in handlers if hasattr(handler.function, "__code__")
+            function.__code__: handler.name
+            for handler in handlers
+            if hasattr(function := inspect.unwrap(handler.function), "__code__")
         }
         self._warn = warn
         self._beat_at = time.monotonic()

@@ -44,8 +44,10 @@ def work(payload: Do, job: Job) -> object:  # noqa: PLR0911, PLR0912 - one branc
         case "snooze":
             raise Snooze(for_=timedelta(seconds=3))
         case "sleep":
+            job.log("asleep")
             time.sleep(30)
         case "nap":
+            job.log("asleep")
             time.sleep(1)
             return "rested"
         case "spin":

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from rmqjobs.errors import RemoteError
+from rmqjobs.failures import Failure
 from rmqjobs.retry import DeadReason
 from rmqjobs.topology import Names
 from rmqjobs.wire import deadletters
@@ -11,9 +11,7 @@ from rmqjobs.wire.deadletters import Cause
 from tests.unit.wire.test_jobs import NOW, Received, received
 
 NAMES = Names()
-CAUSE = Cause(
-    DeadReason.ATTEMPTS, "ValueError", "boom " * 1000, "trace " * 5000 + "end", 8, "mail", "w@h:1", "rmqjobs-mail 1.0"
-)
+CAUSE = Cause(DeadReason.ATTEMPTS, Failure(("ValueError",), "boom", "Traceback …"), 8, "mail", "w@h:1", "rmqjobs-mail 1.0")
 JOB = Received(
     b"\xffodd", "mail.send", message_id="7", type="mail.send", headers={"tenant": "acme", h.SCHEDULED_FOR: 1, "x-death": []}
 )
@@ -30,13 +28,6 @@ def test_a_dead_letter_says_why_and_keeps_the_body() -> None:
     assert (letter.id, letter.type, letter.queue, letter.reason) == ("7", "mail.send", "mail", "attempts exhausted")
     assert (letter.attempts, letter.failed_at, letter.first_failed_at) == (8, NOW, NOW)
     assert letter.headers == {"tenant": "acme"}
-
-
-def test_long_texts_are_cut_where_it_hurts_least() -> None:
-    letter = deadletters.read(dead(), "mail")
-    assert len(letter.error_message) == 1024
-    assert len(letter.traceback) == 8192
-    assert letter.traceback.endswith("end")
 
 
 def test_a_replay_starts_afresh_and_is_counted() -> None:
@@ -70,20 +61,6 @@ def test_what_the_broker_dead_lettered_by_itself_is_readable() -> None:
 def test_a_foreign_message_in_a_dead_letter_queue_is_shown_too() -> None:
     letter = deadletters.read(Received(b"", "x", headers={h.FAILED_AT: "yesterday", h.ATTEMPTS: "many"}), "mail")
     assert (letter.reason, letter.failed_at, letter.attempts) == ("unknown", None, 0)
-
-
-def test_an_error_of_a_child_process_keeps_its_own_class_and_traceback() -> None:
-    error = RemoteError(("app.Broken", "Exception"), "boom", "Traceback …")
-    assert deadletters.error_text(error) == ("app.Broken", "boom", "Traceback …")
-
-
-def test_an_error_here_has_its_traceback() -> None:
-    try:
-        raise ValueError("boom")
-    except ValueError as error:
-        kind, message, traceback = deadletters.error_text(error)
-    assert (kind, message) == ("ValueError", "boom")
-    assert "test_deadletters.py" in traceback
 
 
 def test_the_age_of_a_letter_is_that_of_its_last_failure() -> None:

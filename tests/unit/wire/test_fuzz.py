@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +14,7 @@ from pydantic import Field
 
 from rmqjobs.amqp import tables
 from rmqjobs.errors import InvalidPayload, MalformedMessage
+from rmqjobs.failures import failure_of
 from rmqjobs.job import Handler, Payload, Pool
 from rmqjobs.retry import Counters, DeadReason
 from rmqjobs.topology import Names
@@ -101,8 +101,7 @@ def test_every_message_is_a_job_or_one_of_two_errors(body: bytes, key: str, prop
         sent = again(Names(), received, envelope, counters=Counters(2), delay=timedelta(seconds=3), queue="fuzz", now=NOW)
         can_be_sent(sent)
     assert str(error)
-    kind, message, traceback = deadletters.error_text(error)
-    cause = deadletters.Cause(DeadReason.MALFORMED, kind, message, traceback, 1, "fuzz", "worker")
+    cause = deadletters.Cause(DeadReason.MALFORMED, failure_of(error), 1, "fuzz", "worker")
     dead = deadletters.bury(Names(), received, cause, job_id="1", failed_at=NOW)
     can_be_sent(dead)
     can_be_sent(resend(received, "", "fuzz", {}, job_id=None, kind=None))
@@ -129,10 +128,8 @@ def test_whatever_comes_to_the_schedulers_mailbox_is_read_or_malformed(body: byt
 @pytest.mark.parametrize("body", [b"[" * 1_000_000, b'{"words":' * 500_000], ids=["lists", "objects"])
 def test_depth_is_refused_before_it_costs_anything(body: bytes) -> None:
     """The parser stops at its limit of nesting: the rest of a deep body is not even read."""
-    started = time.process_time()
-    with pytest.raises((MalformedMessage, InvalidPayload)):
+    with pytest.raises(MalformedMessage, match=r"recursion limit exceeded at line 1 column [1-9]\d{0,3}$"):
         HANDLER.validate(body)
-    assert time.process_time() - started < 0.05
 
 
 def test_size_is_refused_before_parsing() -> None:

@@ -1,0 +1,171 @@
+"""Looks through a queue and changes nothing, or takes out what was published elsewhere. Stands on pika.
+
+A look holds messages unacknowledged; what it does not take out goes back in its order when its channel closes. RabbitMQ 4 keeps
+what came back apart, before everything that nobody has held yet, and adds to the end of that. So a look that has seen enough
+goes on holding until it has all that ever came back: only then is the order afterwards the one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from rmqjobs.amqp.connection import Connection, connect, connection_name
+from rmqjobs.amqp.holding import MOST_HELD, HeldMessage, Holding
+from rmqjobs.amqp.outlet import Outlet
+from rmqjobs.errors import BrokerError, PermissionMissing, ReviewInProgress, RmqJobsError
+from rmqjobs.settings import Settings
+from rmqjobs.wire.jobs import Message
+
+log = logging.getLogger("rmqjobs.reviewing")
+
+_TURN = 10.0  # seconds a review waits for the one before it
+_LOOK_AGAIN = 0.5
+
+
+class Look:
+    """One look through a queue: the messages that were in it when it began, in their order.
+
+    Args:
+        holding: Holds them.
+        queue: Its full name.
+        count: How many there were.
+    """
+
+    def __init__(self, holding: Holding, queue: str, count: int) -> None:
+        self._holding, self._queue, self._left = holding, queue, count
+        self._kept = 0
+        self._latest: HeldMessage | None = None
+
+    async def messages(self) -> AsyncIterator[HeldMessage]:
+        """Each message once, as far as one look can hold them."""
+        while (held := await self._next()) is not None:
+            yield held
+
+    async def publish(self, pairs: Sequence[tuple[HeldMessage, Message]]) -> dict[int, RmqJobsError]:
+        """Publishes a message for each held one, and takes out those whose message is safe; failures by place.
+
+        Raises:
+            BrokerError: The look was lost meanwhile: what it held is back in the queue, some of it may be published as well.
+        """
+        failures = await self._holding.publish([message for _, message in pairs])
+        done = [held.tag for place, (held, _) in enumerate(pairs) if place not in failures]
+        self._holding.ack(done)
+        self._kept -= len(done)
+        return failures
+
+    async def close(self) -> None:
+        """Gives back what is held, so that the order is the former one."""
+        try:
+            while self._left and (self._latest is None or self._latest.redelivered):
+                await self._next()
+        except RmqJobsError as error:
+            log.debug("a look was lost before its end", extra={"because": str(error)})
+        await self._holding.close()
+
+    async def _next(self) -> HeldMessage | None:
+        if not self._left:
+            return None
+        if self._kept == MOST_HELD:
+            hint = "act on these, then look again"
+            log.warning("one look holds no more", extra={"queue": self._queue, "held": self._kept, "hint": hint})
+            self._left = 0
+            return None
+        if self._holding.inbox.empty():
+            await self._arrival()
+        self._latest = self._holding.inbox.get_nowait()
+        self._left -= 1
+        self._kept += 1
+        return self._latest
+
+    async def _arrival(self) -> None:
+        arrival = asyncio.create_task(self._holding.arrival())
+        await asyncio.wait((arrival, self._holding.lost), timeout=_TURN, return_when=asyncio.FIRST_COMPLETED)
+        if self._holding.lost.done():
+            arrival.cancel()
+            raise self._holding.lost.result()
+        if not arrival.done():
+            arrival.cancel()
+            raise ReviewInProgress(f"another review took {self._queue!r}. Try again")
+
+
+class Desk:
+    """A connection of an operator: looks at queues, holds messages, publishes with confirms."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def depth(self, queue: str) -> int | None:
+        """Ready messages in a queue, or None when it does not exist."""
+        counts = await self._counts(queue)
+        return None if counts is None else counts[0]
+
+    @asynccontextmanager
+    async def look(self, queue: str) -> AsyncIterator[Look]:
+        """Holds what is in the queue now.
+
+        Args:
+            queue: Its full name.
+
+        Raises:
+            ReviewInProgress: Another review does not end.
+            BrokerError: The connection is lost.
+        """
+        count = await self._await_turn(queue)
+        holding = await Holding.on(self._connection, queue)
+        look = Look(holding, queue, count)
+        try:
+            yield look
+        finally:
+            await look.close()
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Publishes and waits for the confirms.
+
+        Raises:
+            PublishError: One of them is not in a queue.
+        """
+        outlet = Outlet(self._connection, await self._connection.channel())
+        await outlet.open()
+        failures = await outlet.publish(messages)
+        await outlet.channel.close()
+        if failures:
+            raise next(iter(failures.values()))
+
+    async def _await_turn(self, queue: str) -> int:
+        """How many messages there are, as soon as nobody else holds them."""
+        for _ in range(max(int(_TURN / _LOOK_AGAIN), 1)):
+            messages, consumers = await self._counts(queue) or (0, 0)
+            if not consumers:
+                return messages
+            await asyncio.sleep(_LOOK_AGAIN)
+        raise ReviewInProgress(f"another review holds {queue!r} for over {_TURN:g} s. End it, then try again")
+
+    async def _counts(self, queue: str) -> tuple[int, int] | None:
+        channel = await self._connection.channel()
+        try:
+            answer = await channel.call("queue_declare", queue=queue, passive=True)
+        except PermissionMissing:
+            raise
+        except BrokerError:
+            if self._connection.closed.done():
+                raise
+            return None
+        await channel.close()
+        return answer.message_count, answer.consumer_count
+
+
+@asynccontextmanager
+async def desk(settings: Settings) -> AsyncIterator[Desk]:
+    """An operator's connection.
+
+    Raises:
+        BrokerError: There is none to be had.
+    """
+    connection = await connect(settings.broker, name=connection_name("operator"), heartbeat=settings.heartbeat)
+    try:
+        yield Desk(connection)
+    finally:
+        await connection.close()
