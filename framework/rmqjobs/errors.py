@@ -10,6 +10,7 @@
     │   ├── TlsFailed             the TLS handshake did not work out
     │   ├── PermissionMissing     the user may not do this to that queue or exchange
     │   ├── TopologyMissing       a queue or exchange is not there
+    │   ├── MessageTooLarge       a message is beyond the size it takes
     │   ├── ConsumerTimeout       it took a job back that ran longer than its own limit
     │   └── TopologyConflict      a queue or exchange exists with other arguments
     ├── PublishError              a job did not get into RabbitMQ
@@ -17,6 +18,7 @@
     │   ├── BrokerGone            no connection within the deadline
     │   ├── PublishTimeout        sent, but not confirmed within the deadline
     │   ├── BrokerBlocked         the broker takes no messages (memory or disk alarm)
+    │   ├── PublisherClosed       the publisher was closed before
     │   ├── PublishRefused        the queue said no: it is at its length limit
     │   └── Unroutable            no queue took it: the topology is damaged
     ├── ScheduleError             a schedule cannot be used; names it and where it is written
@@ -158,6 +160,16 @@ class ConsumerTimeout(BrokerError):
         )
 
 
+class MessageTooLarge(BrokerError):
+    """The broker takes no message of this size, and closed the channel over it."""
+
+    code = "RJ1309"
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"a message has {size:,} bytes, and this broker takes {limit:,} (max_message_size in rabbitmq.conf)")
+
+
 class PublishError(RmqJobsError):
     """The job is not known to be in RabbitMQ. Publishing it again with the same `job_id` is safe."""
 
@@ -198,6 +210,15 @@ class Unroutable(PublishError):
     """No queue took the message although every job has one: the topology is damaged."""
 
     code = "RJ1405"
+
+
+class PublisherClosed(PublishError):
+    """The publisher was closed before; a closed one stays closed. Nothing was sent."""
+
+    code = "RJ1407"
+
+    def __init__(self) -> None:
+        super().__init__("not published: this publisher has been closed. Make another one, or close it later")
 
 
 class ReviewInProgress(RmqJobsError):

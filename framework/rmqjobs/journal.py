@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 from rmqjobs.amqp.publishing import PublishLink
-from rmqjobs.errors import BrokerBlocked, BrokerGone, PublishRefused, PublishTimeout, RmqJobsError, Unroutable
+from rmqjobs.errors import BrokerBlocked, BrokerGone, InvalidJob, PublishRefused, PublishTimeout, RmqJobsError, Unroutable
 from rmqjobs.events import Event, EventKind
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names
@@ -19,7 +20,9 @@ from rmqjobs.wire import events as wire
 log = logging.getLogger("rmqjobs.journal")
 
 BATCH = 500
+BATCH_BYTES = 2**20  # well below what any broker takes as one message
 AT_ONCE = 4  # batches on their way
+PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds until the next try after one that failed; doubled while it fails
 MAX_PENDING = 100_000  # records kept while the broker takes none; more are counted and left out
 
 
@@ -44,6 +47,7 @@ class Journal:
         self._is_full = asyncio.Event()
         self._progress: dict[str, Event] = {}
         self._left_out = 0
+        self._pause = self._pause_until = 0.0  # the latest, and until when
 
     def record(self, event: Event) -> None:
         """Takes one record; callable from any thread. Of a job's progress only the latest of an interval is kept."""
@@ -79,9 +83,14 @@ class Journal:
             self._records.append(wire.encode(self._progress.pop(job_id)))
         await self._write(least=1)
 
+    async def close(self) -> None:
+        """Writes the rest; what the broker does not take now is lost."""
+        self._pause_until = 0.0
+        await self.flush()
+
     async def _write(self, *, least: int) -> None:
-        """Writes in batches while so many records wait, several batches at once."""
-        while len(self._records) >= least:
+        """Writes in batches while so many records wait, several batches at once; not while it pauses after a failure."""
+        while len(self._records) >= least and time.monotonic() >= self._pause_until:
             batches = [self._batch() for _ in range(min(AT_ONCE, -(-len(self._records) // BATCH)))]
             kept = await asyncio.gather(*map(self._publish, batches))
             for batch in reversed([batch for batch in kept if batch]):
@@ -90,7 +99,11 @@ class Journal:
                 return
 
     def _batch(self) -> list[bytes]:
-        batch = [self._records.popleft() for _ in range(min(BATCH, len(self._records)))]
+        batch: list[bytes] = []
+        size = 0
+        while self._records and len(batch) < BATCH and size < BATCH_BYTES:
+            batch.append(self._records.popleft())
+            size += len(batch[-1])
         if self._left_out:
             batch.append(wire.encode(self._lost()))
         return batch
@@ -99,13 +112,31 @@ class Journal:
         """What has to be tried again."""
         try:
             await self._link.publish(wire.batch(self._names, batch, source=self.source), self._timeout)
+        except InvalidJob as error:
+            if len(batch) > 1:  # this broker takes smaller messages only
+                middle = len(batch) // 2
+                return await self._publish(batch[:middle]) + await self._publish(batch[middle:])
+            self._leave_out(batch, error)
         except (BrokerGone, BrokerBlocked, PublishTimeout, PublishRefused, Unroutable) as error:
-            log.warning("journal not written yet", extra={"records": len(batch), "because": str(error)})
+            self._complain("journal not written yet", batch, error)
             return batch
         except RmqJobsError as error:
-            log.warning("journal records left out", extra={"records": len(batch), "because": str(error)})
-            self._left_out += len(batch)
+            self._leave_out(batch, error)
+        else:
+            self._pause = 0.0
         return []
+
+    def _leave_out(self, batch: list[bytes], error: RmqJobsError) -> None:
+        self._complain("journal records left out", batch, error)
+        self._left_out += len(batch)
+
+    def _complain(self, what: str, batch: list[bytes], error: RmqJobsError) -> None:
+        """Once in a while: a stream that is gone is gone for every batch."""
+        now = time.monotonic()
+        if now >= self._pause_until:
+            log.warning(what, extra={"records": len(batch) + len(self._records), "because": str(error)})
+            self._pause = min(max(self._pause * 2, PAUSE), LONGEST_PAUSE)
+            self._pause_until = now + self._pause
 
     def _lost(self) -> Event:
         count, self._left_out = self._left_out, 0

@@ -56,7 +56,7 @@ class Endpoint:
     port: int
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +101,19 @@ class Broker:
         Raises:
             ConfigurationError: The URL cannot be used; the message masks the password.
         """
+        url = url.strip()  # a secret that was written with echo ends in a line break
         # Not urlsplit: newer Pythons refuse a list of hosts with an IPv6 address in it.
         parts = _URL.fullmatch(url)
-        if parts is None:
+        if parts is None or not url.isprintable():
             raise ConfigurationError(source, f"{mask_url(url)!r} is no AMQP URL", _URL_HINT)
         secure, hosts = parts["scheme"] == "amqps", parts["hosts"] or "localhost"
         user, _, password = (parts["credentials"] or "").partition(":")
         return cls(
-            endpoints=tuple(_endpoint(host, 5671 if secure else 5672, url) for host in hosts.split(",")),
+            endpoints=tuple(_endpoint(host, 5671 if secure else 5672, url, source) for host in hosts.split(",")),
             vhost=unquote(parts["vhost"] or "") or "/",
             user=unquote(user) or "guest",
             password=unquote(password) if user else "guest",
-            tls=_tls(parts["query"] or "", url, secure=secure),
+            tls=_tls(parts["query"] or "", url, source, secure=secure),
             source=source,
         )
 
@@ -188,7 +189,7 @@ class Settings(BaseModel):
         if self.url_file is None:
             return Broker.from_url(self.url)
         try:
-            return Broker.from_url(Path(self.url_file).read_text().strip(), f"url_file {self.url_file}")
+            return Broker.from_url(Path(self.url_file).read_text(), f"url_file {self.url_file}")
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or error
             raise ConfigurationError(f"url_file {self.url_file}", f"it cannot be read: {why}", "Put the URL into it") from None
@@ -258,16 +259,16 @@ def mask_url(url: str) -> str:
     return f"{scheme}://{user}{colon}{'***' if colon else ''}{at}{tail}"
 
 
-_URL = re.compile(
-    r"(?P<scheme>amqps?)://((?P<credentials>.*)@)?(?P<hosts>[^/?@]*)(/(?P<vhost>[^?]*))?(\?(?P<query>.*))?", re.DOTALL
-)
+_URL = re.compile(r"(?P<scheme>amqps?)://((?P<credentials>[^/?]*)@)?(?P<hosts>[^/?@]*)(/(?P<vhost>[^?]*))?(\?(?P<query>.*))?")
+_HOST = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.%]+)\]|(?P<name>[^:\[\]\s]+))(:(?P<port>[^:]*))?")
 _OPTIONS_HINT = "There are cafile, certfile, keyfile and verify, all for amqps://"
+_URL_CHARACTERS = "special characters of a password as %XX, an IPv6 address in brackets"
 _URL_HINT = "Write it as amqp://user:password@host:5672/vhost, or amqps:// for TLS"
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {
-        name: environ[environment_name(name)] for name in Settings.model_fields if environment_name(name) in environ
+        name: environ[environment_name(name)].strip() for name in Settings.model_fields if environment_name(name) in environ
     }
     for setting in ("plugins", "allowed_plugins"):
         if isinstance(values.get(setting), str):
@@ -291,23 +292,26 @@ def _explain(name: str, source: str, detail: Mapping[str, Any]) -> tuple[str, st
     return where, f"{value} cannot be used: {problem}", Settings.model_fields[name].description or ""
 
 
-def _endpoint(text: str, default_port: int, url: str) -> Endpoint:
-    host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
-    if not colon:
-        return Endpoint(text.strip("[]"), default_port)
-    if not port.isdigit() or not 0 < int(port) < 2**16:
-        raise ConfigurationError("url", f"{mask_url(url)!r} has the port {port!r}, which is no port number", _URL_HINT)
-    return Endpoint(host.strip("[]"), int(port))
+def _endpoint(text: str, default_port: int, url: str, source: str) -> Endpoint:
+    """A host, a host and a port, or an IPv6 address in brackets."""
+    parts = _HOST.fullmatch(text)
+    port = parts["port"] if parts else None
+    if parts is None or (port is not None and not (port.isdigit() and 0 < int(port) < 2**16)):
+        wrong = f"the port {port!r}, which is no port number" if parts else f"the host {text!r}, which cannot be read"
+        if text and "@" in url.partition(text)[2]:  # what looks like a host is a part of the password
+            wrong = "a '/' or '?' before its '@'"
+        raise ConfigurationError(source, f"{mask_url(url)!r} has {wrong}", f"{_URL_HINT}; {_URL_CHARACTERS}")
+    return Endpoint(parts["ipv6"] or parts["name"], int(port or default_port))
 
 
-def _tls(query: str, url: str, *, secure: bool) -> Tls | None:
+def _tls(query: str, url: str, source: str, *, secure: bool) -> Tls | None:
     options = {name: values[-1] for name, values in parse_qs(query).items()}
     unknown = set(options) - {"cafile", "certfile", "keyfile", "verify"}
     if unknown:
         names: Sequence[str] = sorted(unknown)
-        raise ConfigurationError("url", f"{mask_url(url)!r} has unknown options {', '.join(names)}", _OPTIONS_HINT)
+        raise ConfigurationError(source, f"{mask_url(url)!r} has unknown options {', '.join(names)}", _OPTIONS_HINT)
     if not secure:
         if options:
-            raise ConfigurationError("url", f"{mask_url(url)!r} has TLS options and is not amqps://", _OPTIONS_HINT)
+            raise ConfigurationError(source, f"{mask_url(url)!r} has TLS options and is not amqps://", _OPTIONS_HINT)
         return None
     return Tls(options.get("cafile"), options.get("certfile"), options.get("keyfile"), options.get("verify") != "no")

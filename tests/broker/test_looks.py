@@ -1,4 +1,4 @@
-"""Looking at dead letters changes nothing: not their order, not their headers, not their number, on any version, at any length."""
+"""Looking at dead letters changes neither their order nor their headers nor their number, on any version, at any length."""
 
 import random
 from typing import Any
@@ -39,7 +39,9 @@ async def test_fifty_looks_change_nothing(settings: Settings, count: int) -> Non
         limit = chance.choice([None, 1, 3, 7, count // 2])
         selection = chance.choice([Selection(), Selection(reason="rejected"), Selection(ids=("000007",))])
         async with desk(settings) as connection:
-            found = [letter.id async for letter in Review(connection, settings, by="test").letters("demo", selection, limit=limit)]
+            found = [
+                letter.id async for letter in Review(connection, settings, by="test").letters("demo", selection, limit=limit)
+            ]
         wanted = [job_id for job_id, headers in before if not selection.reason or headers["rmqjobs-reason"] == selection.reason]
         wanted = [job_id for job_id in wanted if not selection.ids or job_id == "000007"]
         assert found == wanted[:limit], f"limit {limit}, {selection.describe()}"

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,7 @@ from datetime import timedelta
 import pytest
 
 from rmqjobs import AsyncPublisher, Publisher, Settings, hookimpl
-from rmqjobs.errors import BrokerGone, InvalidJob, PublishRefused, Unroutable
+from rmqjobs.errors import BrokerGone, InvalidJob, PublisherClosed, PublishRefused, Unroutable
 from rmqjobs.testing.broker import free_port
 from rmqjobs.wire.jobs import Message
 from tests.helpers import Note, Stage, depth, publishing, raw_channel, until, working
@@ -141,9 +143,9 @@ def test_a_closed_publisher_refuses_and_keeps_nobody_waiting(settings: Settings)
     jobs.close()
     message = jobs._write.json("demo.note", {}, None)
     for _ in range(2):
-        with pytest.raises(BrokerGone, match="closed"):
+        with pytest.raises(PublisherClosed):
             engine.publish(message)
-        with pytest.raises(BrokerGone, match="closed"):
+        with pytest.raises(PublisherClosed):
             engine.publish_many([message])
 
 
@@ -156,7 +158,7 @@ def test_closing_sees_through_what_other_threads_publish(settings: Settings) -> 
         for _ in range(200):
             try:
                 outcomes.append(engine.publish(jobs._write.json("demo.note", {}, None)))
-            except BrokerGone:
+            except PublisherClosed:
                 return
 
     threads = [threading.Thread(target=publish) for _ in range(8)]
@@ -169,3 +171,62 @@ def test_closing_sees_through_what_other_threads_publish(settings: Settings) -> 
         thread.join(10)
         assert not thread.is_alive()
     assert len(outcomes) >= 50
+
+
+async def test_a_closed_publisher_stays_closed(settings: Settings) -> None:
+    jobs = AsyncPublisher(settings=settings)
+    await jobs.publish(Note(text="a"))
+    await jobs.close()
+    await jobs.close()
+    for use in (lambda: jobs.publish(Note(text="b")), lambda: jobs.publish_many([Note(text="b")]), jobs.__aenter__):
+        with pytest.raises(PublisherClosed, match="Make another one"):
+            await use()
+
+    def in_a_thread() -> None:
+        plain = Publisher(settings=settings)
+        plain.publish(Note(text="a"))
+        plain.close()
+        plain.close()
+        for publish in (lambda: plain.publish(Note(text="b")), lambda: plain.publish_many([Note(text="b")])):
+            with pytest.raises(PublisherClosed, match="Make another one"):
+                publish()
+
+    await asyncio.to_thread(in_a_thread)
+    assert await until(lambda: depth(settings, "unrouted")) == 2
+
+
+AT_EXIT = """
+import atexit, sys
+from rmqjobs import Publisher
+from rmqjobs.errors import RmqJobsError
+jobs = Publisher()
+def last_words():
+    try:
+        print(jobs.publish_json("demo.note", {"text": "bye"}))
+    except RmqJobsError as error:
+        print(error)
+atexit.register(last_words)
+"""
+
+
+async def test_what_is_published_when_the_program_ends_is_published_or_told_why_not(settings: Settings) -> None:
+    environ = os.environ | settings.as_environ()
+    ran = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", AT_EXIT], env=environ, capture_output=True, text=True, check=True, timeout=30
+    )
+    if sys.version_info < (3, 12):
+        assert await until(lambda: depth(settings, "unrouted")) == 1, ran.stdout
+    else:
+        assert "Publish before the program ends" in ran.stdout
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [{"deep": float("-inf")}], 2**63, {"a": {1, 2}}, {1: 2}])
+async def test_a_header_that_amqp_cannot_carry_costs_nobody_else(settings: Settings, value: object) -> None:
+    async with publishing(settings) as jobs:
+        await jobs.publish(Note(text="a"))
+        connection = jobs._link._connection
+        with pytest.raises(InvalidJob, match="header 'x' has"):
+            await jobs.publish(Note(text="b"), headers={"x": value})
+        await jobs.publish(Note(text="c"))
+        assert jobs._link._connection is connection, "it was not lost meanwhile"
+    assert await until(lambda: depth(settings, "unrouted")) == 2

@@ -43,6 +43,12 @@ def test_plugins_of_the_environment_are_separated_by_commas() -> None:
         ({"environ": {"RMQJOBS_URL": "amqp://u:topsecret@h:port/"}}, ["u:***@h:port", "'port'"]),
         ({"environ": {"RMQJOBS_URL": "redis://u:topsecret@h/"}}, ["redis://u:***@h/"]),
         ({"environ": {"RMQJOBS_URL": "amqps://u:topsecret@h/?verfy=no"}}, ["verfy"]),
+        ({"environ": {"RMQJOBS_URL": "amqp://h:5672:5673/"}}, ["'h:5672:5673', which cannot be read"]),
+        ({"environ": {"RMQJOBS_URL": "amqp://::1/"}}, ["'::1'", "in brackets"]),
+        ({"environ": {"RMQJOBS_URL": "amqp://h,,i/"}}, ["the host ''"]),
+        ({"environ": {"RMQJOBS_URL": "amqp://u:topsecret/more@h/"}}, ["'/' or '?' before its '@'", "%XX"]),
+        ({"environ": {"RMQJOBS_URL": "amqp://u:topsecret?more@h/"}}, ["'/' or '?' before its '@'"]),
+        ({"environ": {"RMQJOBS_URL": "amqp://u:topsecret@h/\nv"}}, ["is no AMQP URL"]),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(sources: dict[str, dict[str, object]], said: list[str]) -> None:
@@ -58,6 +64,39 @@ def test_a_url_with_everything() -> None:
     assert (broker.user, broker.password, broker.vhost) == ("ada", "p@ss", "my/vhost")
     assert broker.tls is not None
     assert (broker.tls.ca_file, broker.tls.verify) == ("/ca.pem", False)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("amqp://u:p@h/team@prod", ("h", 5672, "u", "p", "team@prod")),
+        ("amqp://u:p@ss@h:1/v", ("h", 1, "u", "p@ss", "v")),
+        ("amqp://h/team@prod", ("h", 5672, "guest", "guest", "team@prod")),
+        ("amqps://u:p@h/v", ("h", 5671, "u", "p", "v")),
+        ("amqp://u:p@h/v\n", ("h", 5672, "u", "p", "v")),
+        ("  amqp://u:p@[fe80::1]:5673/v\r\n", ("fe80::1", 5673, "u", "p", "v")),
+    ],
+)
+def test_the_parts_of_a_url(url: str, expected: tuple[object, ...]) -> None:
+    broker = Settings.load(environ={"RMQJOBS_URL": url}).broker
+    endpoint = broker.endpoints[0]
+    assert (endpoint.host, endpoint.port, broker.user, broker.password, broker.vhost) == expected
+
+
+def test_an_at_sign_in_a_file_name_is_no_part_of_the_host() -> None:
+    broker = Broker.from_url("amqps://u:p@h/v?cafile=/etc/a@b.pem")
+    assert broker.endpoints == (Endpoint("h", 5671),)
+    assert broker.tls is not None
+    assert broker.tls.ca_file == "/etc/a@b.pem"
+
+
+def test_an_ipv6_address_is_shown_in_brackets() -> None:
+    assert str(Broker.from_url("amqp://u:p@[::1]:5673/v")) == "amqp://u:***@[::1]:5673/v"
+
+
+def test_every_value_of_the_environment_may_end_in_a_line_break() -> None:
+    settings = Settings.load(environ={"RMQJOBS_PREFIX": "shop\n", "RMQJOBS_MANAGEMENT_URL": "http://h:1/\n"})
+    assert (settings.prefix, settings.management_url) == ("shop", "http://h:1/")
 
 
 def test_a_short_url_means_a_guest_at_the_default_port() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from rmqjobs.amqp.connection import PERMANENT, Channel, Connection
+from rmqjobs.amqp.connection import Channel, Connection
 from rmqjobs.errors import BrokerError, PermissionMissing
 from rmqjobs.topology import Binding, Exchange, Queue, Topology
 
@@ -37,7 +37,7 @@ async def declare(connection: Connection, topology: Topology) -> None:
 
 
 async def _declare_optional(connection: Connection, topology: Topology) -> None:
-    """A journal that is down, as streams of RabbitMQ 3.10 may be after a crash of their node, must not hold up jobs."""
+    """A journal that is down, as streams of RabbitMQ 3.10 may be after a crash, or is something else, must not hold up jobs."""
     for queue in topology.queues:
         if queue.essential:
             continue
@@ -46,9 +46,9 @@ async def _declare_optional(connection: Connection, topology: Topology) -> None:
             await _declare_queue(channel, queue)
             await _bind(channel, *(binding for binding in topology.bindings if binding.destination == queue.name))
             await channel.close()
-        except PERMANENT:
-            raise
         except BrokerError as error:
+            if connection.closed.done():
+                raise
             log.warning("going on without", extra={"queue": queue.name, "because": str(error)})
 
 

@@ -30,7 +30,6 @@ class HeldMessage:
     body: bytes
     routing_key: str
     properties: Any
-    redelivered: bool = False
 
 
 class Holding:
@@ -111,7 +110,7 @@ class Holding:
         await self._end()
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        self.inbox.put_nowait(HeldMessage(method.delivery_tag, body, method.routing_key, properties, method.redelivered))
+        self.inbox.put_nowait(HeldMessage(method.delivery_tag, body, method.routing_key, properties))
         self._arrived.set()
 
     def _on_cancel(self, _frame: Any) -> None:

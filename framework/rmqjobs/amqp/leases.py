@@ -76,12 +76,12 @@ class Lease:
         elif self._timer is None:
             self._timer = self._loop.call_later(ACK_DELAY, self.flush)
 
-    def give_back(self, tag: int) -> None:
-        """Returns a delivery to its queue."""
+    def give_back(self, tag: int, *, requeue: bool = True) -> None:
+        """Returns a delivery to its queue, or has the broker make a dead letter of it."""
         self.ended += 1
         self._settled.add(tag)
         if not self.is_lost:
-            self._channel.raw.basic_nack(tag, requeue=True)
+            self._channel.raw.basic_nack(tag, requeue=requeue)
 
     def flush(self) -> None:
         """Sends what has gathered: the finished beginning as one, the rest singly."""
@@ -129,3 +129,7 @@ class Delivery:
     def give_back(self) -> None:
         """Returns it to its queue; without effect when the lease is lost."""
         self.lease.give_back(self.tag)
+
+    def bury(self) -> None:
+        """Has the broker make a dead letter of it, as it is; without effect when the lease is lost."""
+        self.lease.give_back(self.tag, requeue=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from rmqjobs.errors import (
     BrokerUnavailable,
     ConfigurationError,
     InvalidJob,
+    MessageTooLarge,
     PublishRefused,
     PublishTimeout,
     RmqJobsError,
@@ -36,6 +38,8 @@ from rmqjobs.wire.jobs import Message
 log = logging.getLogger("rmqjobs.publishing")
 
 WINDOW = 1000  # unconfirmed messages at once; more brings nothing
+USUAL_FRAME = 131_072  # frame_max on both sides, unless configured otherwise; `wire` keeps headers well below
+FRAME_OVERHEAD = 64
 _CHECK_EVERY = 0.1
 _LOOK_AGAIN = 0.005
 PERSISTENT = 2
@@ -88,6 +92,8 @@ class PublishLink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: Connection | None = None
         self._channel: Channel | None = None
+        self._limit = sys.maxsize  # bytes of a body that the broker takes, as far as is known
+        self._frame = USUAL_FRAME  # bytes that all headers of a message may have
         self._trouble: RmqJobsError | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._checker: asyncio.TimerHandle | None = None
@@ -211,6 +217,7 @@ class PublishLink:
         await channel.call("confirm_delivery", ack_nack_callback=self._on_confirm)
         channel.raw.add_on_return_callback(self._on_return)
         self._next_tag, self._confirms = 1, Confirms()
+        self._frame = connection.raw.params.frame_max
         self._channel = channel
         self._pump()
 
@@ -238,14 +245,21 @@ class PublishLink:
     def _blame(self, error: BrokerError) -> None:
         """The broker closed the channel over one of the unconfirmed messages: send these singly to find out which."""
         self._trouble = error
+        if isinstance(error, MessageTooLarge):
+            self._limit = error.limit  # from here on nothing of that size is sent
         if len(self._unconfirmed) == 1:
             _, culprit = self._unconfirmed.popitem()
             self._window = WINDOW
-            refusal = PublishRefused(f"the broker refuses {culprit.message.routing_key!r}: {error}")
-            culprit.settled(error if isinstance(error, PERMANENT) else refusal)
+            culprit.settled(self._refusal(culprit.message, error))
         elif self._unconfirmed:
             self._window, self._suspects = 1, len(self._unconfirmed)
         self._forget_channel()
+
+    @staticmethod
+    def _refusal(message: Message, error: BrokerError) -> RmqJobsError:
+        if isinstance(error, MessageTooLarge):
+            return InvalidJob(f"{message.type or message.routing_key}: {error}")
+        return error if isinstance(error, PERMANENT) else PublishRefused(f"the broker refuses {message.routing_key!r}: {error}")
 
     # -- messages
 
@@ -263,16 +277,32 @@ class PublishLink:
             return False
         try:
             properties = properties_of(message)
+            self._check_size(message, properties)
             channel.raw.basic_publish(message.exchange, message.routing_key, message.body, properties, mandatory=True)
         except (pika_errors.ChannelWrongStateError, pika_errors.ConnectionWrongStateError):
             self._waiting.appendleft(entry)  # it is closing; the keeper opens another
             return False
+        except InvalidJob as error:
+            entry.settled(error)
+            return True
         except Exception as error:  # noqa: BLE001 - a value AMQP cannot carry is that message's fault alone
             entry.settled(InvalidJob(f"{message.type}: AMQP cannot carry this message: {error or type(error).__name__}"))
             return True
         self._unconfirmed[self._next_tag] = entry
         self._next_tag += 1
         return True
+
+    def _check_size(self, message: Message, properties: BasicProperties) -> None:
+        """Refuses what would cost the channel, or the whole connection, and everything that is on its way there."""
+        if len(message.body) > self._limit:
+            raise InvalidJob(f"{message.type or message.routing_key}: {MessageTooLarge(len(message.body), self._limit)}")
+        if message.headers and self._frame < USUAL_FRAME:
+            size = sum(map(len, properties.encode())) + FRAME_OVERHEAD
+            if size > self._frame:
+                raise InvalidJob(
+                    f"{message.type or message.routing_key}: its headers have {size:,} bytes, and this broker takes"
+                    f" {self._frame:,} (frame_max in rabbitmq.conf)"
+                )
 
     def _on_confirm(self, frame: Any) -> None:
         refused = frame.method.NAME == "Basic.Nack"

@@ -1,8 +1,9 @@
 """Looks through a queue and changes nothing, or takes out what was published elsewhere. Stands on pika.
 
 A look holds messages unacknowledged; what it does not take out goes back in its order when its channel closes. RabbitMQ 4 keeps
-what came back apart, before everything that nobody has held yet, and adds to the end of that. So a look that has seen enough
-goes on holding until it has all that ever came back: only then is the order afterwards the one before.
+what came back apart, before everything that nobody has held yet, and puts what comes back again at the end of that. So a look
+always asks for as many as one consumer can hold, however few it wants to see: all that ever came back is among them, and the
+order afterwards is the one before.
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ class Look:
     def __init__(self, holding: Holding, queue: str, count: int) -> None:
         self._holding, self._queue, self._left = holding, queue, count
         self._kept = 0
-        self._latest: HeldMessage | None = None
 
     async def messages(self) -> AsyncIterator[HeldMessage]:
         """Each message once, as far as one look can hold them."""
@@ -56,15 +56,6 @@ class Look:
         self._kept -= len(done)
         return failures
 
-    async def close(self) -> None:
-        """Gives back what is held, so that the order is the former one."""
-        try:
-            while self._left and (self._latest is None or self._latest.redelivered):
-                await self._next()
-        except RmqJobsError as error:
-            log.debug("a look was lost before its end", extra={"because": str(error)})
-        await self._holding.close()
-
     async def _next(self) -> HeldMessage | None:
         if not self._left:
             return None
@@ -75,10 +66,9 @@ class Look:
             return None
         if self._holding.inbox.empty():
             await self._arrival()
-        self._latest = self._holding.inbox.get_nowait()
         self._left -= 1
         self._kept += 1
-        return self._latest
+        return self._holding.inbox.get_nowait()
 
     async def _arrival(self) -> None:
         arrival = asyncio.create_task(self._holding.arrival())
@@ -115,11 +105,10 @@ class Desk:
         """
         count = await self._await_turn(queue)
         holding = await Holding.on(self._connection, queue)
-        look = Look(holding, queue, count)
         try:
-            yield look
+            yield Look(holding, queue, count)
         finally:
-            await look.close()
+            await holding.close()  # what it held goes back
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """Publishes and waits for the confirms.

@@ -13,6 +13,7 @@ from rmqjobs.errors import (
     BrokerError,
     BrokerUnavailable,
     ConsumerTimeout,
+    MessageTooLarge,
     PermissionMissing,
     TlsFailed,
     TopologyConflict,
@@ -23,6 +24,7 @@ from rmqjobs.settings import Broker, Endpoint
 
 ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED, NOT_ALLOWED = 403, 404, 406, 530
 _CODES = {"ACCESS_REFUSED": ACCESS_REFUSED, "NOT_FOUND": NOT_FOUND, "PRECONDITION_FAILED": PRECONDITION_FAILED}
+_TOO_LARGE = re.compile(r"message size (\d+) is larger than configured max size (\d+)")
 _TIMED_OUT = re.compile(r"acknowledgement .*timed out.*?(\d+) ms")
 
 
@@ -49,6 +51,9 @@ def _precondition(text: str) -> BrokerError | None:
         return TopologyConflict(
             f"{text}. RabbitMQ never changes arguments: empty and delete that queue or exchange, or use another prefix"
         )
+    too_large = _TOO_LARGE.search(text)
+    if too_large:
+        return MessageTooLarge(int(too_large[1]), int(too_large[2]))
     timed_out = _TIMED_OUT.search(text)
     return ConsumerTimeout(f"{timedelta(milliseconds=int(timed_out[1]))}") if timed_out else None
 
@@ -56,17 +61,28 @@ def _precondition(text: str) -> BrokerError | None:
 def opening_error(broker: Broker, endpoint: Endpoint, error: BaseException) -> BrokerError:
     """Why a connection could not be opened."""
     causes = _causes(error)
-    for cause in causes:
-        if isinstance(cause, (pika_errors.ProbableAuthenticationError, pika_errors.AuthenticationError)):
-            return AuthenticationFailed(endpoint, broker.user, broker.source)
-        if isinstance(cause, pika_errors.ProbableAccessDeniedError) or getattr(cause, "reply_code", 0) == NOT_ALLOWED:
-            return VhostNotFound(endpoint, broker.vhost, broker.user)
-        if isinstance(cause, ssl.SSLError):
-            return TlsFailed(endpoint, cause)
-        if isinstance(cause, pika_errors.IncompatibleProtocolError):
-            return TlsFailed(endpoint, "it does not speak plain AMQP; perhaps it expects TLS")
+    refusals = (_refusal(broker, endpoint, cause) for cause in causes)
+    return next(filter(None, refusals), None) or _unavailable(endpoint, causes)
+
+
+def _refusal(broker: Broker, endpoint: Endpoint, cause: BaseException) -> BrokerError | None:
+    """What the broker has against us, if it is that."""
+    if isinstance(cause, (pika_errors.ProbableAuthenticationError, pika_errors.AuthenticationError)):
+        return AuthenticationFailed(endpoint, broker.user, broker.source)
+    if isinstance(cause, pika_errors.ProbableAccessDeniedError) or getattr(cause, "reply_code", 0) == NOT_ALLOWED:
+        return VhostNotFound(endpoint, broker.vhost, broker.user)
+    if isinstance(cause, ssl.SSLError):
+        return TlsFailed(endpoint, cause)
+    if isinstance(cause, pika_errors.IncompatibleProtocolError):
+        return TlsFailed(endpoint, "it does not speak plain AMQP; perhaps it expects TLS")
+    return None
+
+
+def _unavailable(endpoint: Endpoint, causes: list[BaseException]) -> BrokerUnavailable:
     if any("setting up AMQP" in str(cause) for cause in causes):
         return BrokerUnavailable.at(endpoint, "something answers there that does not speak AMQP")
+    if any(isinstance(cause, RuntimeError) and "shutdown" in str(cause) for cause in causes):
+        return BrokerUnavailable(f"{endpoint} cannot be looked up: the program is ending, and Python starts no thread any more")
     telling = next((cause for cause in causes if isinstance(cause, OSError)), causes[-1])
     return BrokerUnavailable.at(endpoint, str(telling) or type(telling).__name__)
 

@@ -15,6 +15,7 @@ import cyclopts
 from setproctitle import setproctitle
 
 from rmqjobs.cli import errors
+from rmqjobs.failures import whole_characters
 from rmqjobs.settings import mask_url
 
 app = cyclopts.App(
@@ -53,7 +54,8 @@ def main() -> None:
 
 def _title(arguments: Sequence[str]) -> str:
     """The command as the process list shows it: everybody may read that, so no password is in it."""
-    return " ".join(["rmqjobs", *(_masked(each) if "://" in each or "@" in each else each for each in arguments)])
+    words = ["rmqjobs", *(_masked(each) if "://" in each or "@" in each else each for each in arguments)]
+    return whole_characters(" ".join(words))
 
 
 def _masked(argument: str) -> str:

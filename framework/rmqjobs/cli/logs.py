@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic_core import to_json
+from rmqjobs.wire.values import as_json
 
 _OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -43,10 +42,7 @@ class JsonLines(logging.Formatter):
         line |= {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        try:
-            return to_json(line, fallback=str, inf_nan_mode="null").decode()
-        except ValueError:  # half characters, which a foreign message may hold
-            return json.dumps(line | {"timestamp": line["timestamp"].isoformat()}, default=str)
+        return as_json(line).decode()
 
 
 def _for_people() -> logging.Formatter:

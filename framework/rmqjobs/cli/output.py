@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import humanize
-from pydantic_core import to_json
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+
+from rmqjobs.failures import whole_characters
+from rmqjobs.wire.values import as_json
 
 
 def console() -> Console:
@@ -21,12 +23,12 @@ def console() -> Console:
 
 def print_json(value: object) -> None:
     """One JSON document."""
-    sys.stdout.write(to_json(value, indent=2, fallback=str, inf_nan_mode="null").decode() + "\n")
+    sys.stdout.write(as_json(value, indent=2).decode() + "\n")
 
 
 def print_json_line(value: object) -> None:
     """One line of JSON lines."""
-    sys.stdout.write(to_json(value, fallback=str, inf_nan_mode="null").decode() + "\n")
+    sys.stdout.write(as_json(value).decode() + "\n")
     sys.stdout.flush()
 
 
@@ -72,4 +74,4 @@ def shortened(text: str, limit: int = 60) -> str:
 def _cell(value: object) -> str:
     if value is None or value == "":
         return "-"
-    return f"{value:,}" if isinstance(value, int) else escape(str(value))
+    return f"{value:,}" if isinstance(value, int) else escape(whole_characters(str(value)))

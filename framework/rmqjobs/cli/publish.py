@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ from rmqjobs.cli.options import Common, as_duration
 from rmqjobs.errors import ConfigurationError, InvalidJob, JobError, PluginError
 from rmqjobs.job import is_job_type
 from rmqjobs.plugins import installed, load
-from rmqjobs.publisher import AsyncPublisher
+from rmqjobs.publisher import AsyncPublisher, PublishOptions
 from rmqjobs.settings import Settings
 
 
@@ -62,18 +62,19 @@ def publish(
         raise InvalidJob(f"{job_type!r} is no job type: lower-case words joined with dots, such as video.transcode")
     if validate:
         _validate(job_type, body, settings)
-    options = {
-        "delay": _duration("--delay", delay),
-        "run_at": _instant(at),
-        "expires": _duration("--expires", expires),
-        "priority": priority,
-    }
-    sys.stdout.write(asyncio.run(_publish(settings, job_type, body, job_id, options)) + "\n")
+    options = PublishOptions(
+        delay=_duration("--delay", delay),
+        run_at=_instant(at),
+        expires=_duration("--expires", expires),
+        priority=priority,
+        job_id=job_id,
+    )
+    sys.stdout.write(asyncio.run(_publish(settings, job_type, body, options)) + "\n")
 
 
-async def _publish(settings: Settings, job_type: str, body: bytes, job_id: str | None, options: Mapping[str, object]) -> str:
+async def _publish(settings: Settings, job_type: str, body: bytes, options: PublishOptions) -> str:
     async with AsyncPublisher(settings=settings, app_id="rmqjobs-cli") as jobs:
-        return await jobs.publish_json(job_type, body, job_id=job_id, **options)
+        return await jobs.publish_json(job_type, body, **options)
 
 
 def _read(data: str) -> bytes:
@@ -84,7 +85,7 @@ def _read(data: str) -> bytes:
             return Path(data[1:]).read_bytes()
         except OSError as error:
             raise ConfigurationError("data", f"{data[1:]} cannot be read: {error}") from None
-    return data.encode()
+    return os.fsencode(data)
 
 
 def _validate(job_type: str, body: bytes, settings: Settings) -> None:

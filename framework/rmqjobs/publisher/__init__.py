@@ -5,5 +5,6 @@
 
 from rmqjobs.publisher.asynchronous import AsyncPublisher
 from rmqjobs.publisher.synchronous import Publisher
+from rmqjobs.publisher.writing import BatchOptions, PublishOptions
 
-__all__ = ["AsyncPublisher", "Publisher"]
+__all__ = ["AsyncPublisher", "BatchOptions", "PublishOptions", "Publisher"]

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from pydantic import JsonValue
 
-from rmqjobs.errors import BrokerGone
+from rmqjobs.errors import BrokerGone, PublisherClosed
 from rmqjobs.job import Payload
 from rmqjobs.publisher.batch import publish_all
-from rmqjobs.publisher.writing import Writer, id_of, link_of
+from rmqjobs.publisher.writing import BatchOptions, PublishOptions, Writer, id_of, link_of
 from rmqjobs.settings import Settings
-from rmqjobs.wire.jobs import Message, Options
+from rmqjobs.wire.jobs import Message
 
 
 class Publisher:
     """Publishes jobs from any program: thread-safe, with heartbeats kept by a background thread of its own.
 
-    Make one per process and keep it; use it with `with`, or call `close`. It connects at the first publish, and again by
-    itself in a forked child. Arguments are those of `AsyncPublisher`, methods too, without `await`.
+    Make one per process and keep it; use it with `with`, or call `close`; a closed one stays closed. It connects at the first
+    publish, and again by itself in a forked child. Arguments are those of `AsyncPublisher`, methods too, without `await`.
     """
 
     def __init__(self, url: str | None = None, *, app_id: str | None = None, settings: Settings | None = None) -> None:
@@ -35,46 +35,24 @@ class Publisher:
         self._write = Writer(self._settings, app_id)
         self._lock = threading.Lock()
         self._engine: _Engine | None = None
+        self._closed = False
 
-    def publish(
-        self,
-        payload: Payload,
-        *,
-        delay: timedelta | None = None,
-        run_at: datetime | None = None,
-        expires: timedelta | None = None,
-        priority: int | None = None,
-        job_id: str | None = None,
-        headers: Mapping[str, Any] | None = None,
-        reply_to: str | None = None,
-        correlation_id: str | None = None,
-    ) -> str:
+    def publish(self, payload: Payload, **options: Unpack[PublishOptions]) -> str:
         """Publishes one job and returns its id once RabbitMQ has it; see `AsyncPublisher.publish`."""
-        options = Options(delay, run_at, expires, priority, headers or {}, reply_to, correlation_id, self._write.app_id)
-        return self._running().publish(self._write.payload(payload, options, job_id))
+        return self._running().publish(self._write.payload(payload, **options))
 
-    def publish_json(self, job_type: str, data: JsonValue | bytes, *, job_id: str | None = None, **options: Any) -> str:
+    def publish_json(self, job_type: str, data: JsonValue | bytes, **options: Unpack[PublishOptions]) -> str:
         """Publishes a job by its type; see `AsyncPublisher.publish_json`."""
-        return self._running().publish(self._write.json(job_type, data, job_id, **options))
+        return self._running().publish(self._write.json(job_type, data, **options))
 
-    def publish_many(
-        self,
-        payloads: Iterable[Payload],
-        *,
-        delay: timedelta | None = None,
-        run_at: datetime | None = None,
-        expires: timedelta | None = None,
-        priority: int | None = None,
-        headers: Mapping[str, Any] | None = None,
-    ) -> list[str]:
+    def publish_many(self, payloads: Iterable[Payload], **options: Unpack[BatchOptions]) -> list[str]:
         """Publishes many jobs, pipelined; see `AsyncPublisher.publish_many`."""
-        options = Options(delay, run_at, expires, priority, headers or {}, app_id=self._write.app_id)
-        return self._running().publish_many(self._write.payload(payload, options) for payload in payloads)
+        return self._running().publish_many(self._write.payloads(payloads, **options))
 
     def close(self) -> None:
-        """Waits for what is outstanding and closes the connection; harmless when it is closed."""
+        """Waits for what is outstanding and closes the connection, for good; harmless when it is closed."""
         with self._lock:
-            engine, self._engine = self._engine, None
+            engine, self._engine, self._closed = self._engine, None, True
         if engine is not None and engine.pid == os.getpid():
             engine.close()
 
@@ -86,9 +64,22 @@ class Publisher:
 
     def _running(self) -> _Engine:
         with self._lock:
+            if self._closed:
+                raise PublisherClosed
             if self._engine is None or self._engine.pid != os.getpid():  # a forked child has no thread and must not share
                 self._engine = _Engine(self._settings)
             return self._engine
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop that still finds a host while the program ends, when asyncio's threads, which look names up, are gone."""
+
+    async def getaddrinfo(self, host: Any, port: Any, **hints: Any) -> Any:
+        """As asyncio's; waits itself where nobody else can."""
+        try:
+            return await super().getaddrinfo(host, port, **hints)
+        except RuntimeError:
+            return socket.getaddrinfo(host, port, **hints)
 
 
 class _Order:
@@ -129,9 +120,13 @@ class _Engine:
         self._batches: set[Future[list[str]]] = set()
         self._lock = threading.Lock()  # between whoever publishes and whoever closes
         self._closing = False
-        self._loop = asyncio.new_event_loop()
+        self._loop = _Loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rmqjobs-publisher", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # from Python 3.12 on, when the program is ending
+            self._loop.close()
+            raise BrokerGone(f"not published: no thread can be started ({error}). Publish before the program ends") from None
         self._link = link_of(settings)
 
     def publish(self, message: Message) -> str:
@@ -173,7 +168,7 @@ class _Engine:
 
     def _check_open(self) -> None:
         if self._closing:
-            raise BrokerGone("not published: the publisher has been closed")
+            raise PublisherClosed
 
     def _send(self) -> None:
         self._awake = False  # before looking: an order that comes now wakes the loop again

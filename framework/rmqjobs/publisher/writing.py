@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypedDict
 
 from pydantic import JsonValue
 
@@ -18,6 +19,38 @@ from rmqjobs.topology import Names, build
 from rmqjobs.wire.jobs import Message, Options, encode, new_job_id
 
 
+class BatchOptions(TypedDict, total=False):
+    """What may be said about jobs besides their payloads. None counts as not given.
+
+    Keys:
+        delay: Run it this much later, to whole seconds, up to 8.5 years.
+        run_at: Run it at this aware instant instead; a past one means now.
+        expires: Drop it, with a record in the journal, if it has not started by then.
+        priority: 0 to 31, higher first; only RabbitMQ 4 heeds it (two levels before 4.3).
+        headers: Headers of your own, such as a trace context; they reach the handler.
+    """
+
+    delay: timedelta | None
+    run_at: datetime | None
+    expires: timedelta | None
+    priority: int | None
+    headers: Mapping[str, Any] | None
+
+
+class PublishOptions(BatchOptions, total=False):
+    """What may be said about one job; see also `BatchOptions`.
+
+    Keys:
+        job_id: Your own id instead of a new UUIDv7, so that publishing again is recognisable.
+        reply_to: A queue for the handler's result.
+        correlation_id: Travels with the job and its reply.
+    """
+
+    job_id: str | None
+    reply_to: str | None
+    correlation_id: str | None
+
+
 class Writer:
     """Makes messages; thread-safe, without I/O.
 
@@ -27,16 +60,20 @@ class Writer:
     """
 
     def __init__(self, settings: Settings, app_id: str | None) -> None:
-        self._names, self._max_body, self.app_id = Names(settings.prefix), settings.max_body, app_id
+        self._names, self._max_body, self._app_id = Names(settings.prefix), settings.max_body, app_id
 
-    def payload(self, payload: Payload, options: Options, job_id: str | None = None) -> Message:
+    def payload(self, payload: Payload, job_id: str | None = None, **options: Any) -> Message:
         """The message of a typed job; `InvalidJob` when there can be none."""
-        return self._message(_type_of(payload), _json_of(payload), job_id, options)
+        return self._message(_type_of(payload), _json_of(payload), job_id, Options(**options, app_id=self._app_id))
 
-    def json(self, job_type: str, data: JsonValue | bytes, job_id: str | None, **options: Any) -> Message:
+    def payloads(self, payloads: Iterable[Payload], **options: Any) -> Iterator[Message]:
+        """The messages of many typed jobs with the same options."""
+        shared = Options(**options, app_id=self._app_id)
+        return (self._message(_type_of(payload), _json_of(payload), None, shared) for payload in payloads)
+
+    def json(self, job_type: str, data: JsonValue | bytes, job_id: str | None = None, **options: Any) -> Message:
         """The message of a job without a payload class; `InvalidJob` when there can be none."""
-        made = Options(**{**options, "headers": options.get("headers") or {}, "app_id": self.app_id})
-        return self._message(job_type, _json_bytes(job_type, data), job_id, made)
+        return self._message(job_type, _json_bytes(job_type, data), job_id, Options(**options, app_id=self._app_id))
 
     def _message(self, kind: str, body: bytes, job_id: str | None, options: Options) -> Message:
         job_id = new_job_id() if job_id is None else job_id

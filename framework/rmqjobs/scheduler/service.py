@@ -104,7 +104,7 @@ class Scheduler:
             ended.cancel()
             await asyncio.gather(journal, ended, return_exceptions=True)
             await self._pinger.close()
-            await self._journal.flush()
+            await self._journal.close()
             await self._link.close()
 
     async def _open(self) -> Holding:

@@ -94,8 +94,8 @@ def read(incoming: Incoming, queue: str) -> DeadLetter:
     death = _first_death(headers)
     return DeadLetter(
         id=text_of(incoming.properties.message_id or ""),
-        type=text_of(incoming.properties.type or job_type_of_key(str(death.get("key", incoming.routing_key)))),
-        queue=str(headers.get(h.QUEUE) or queue),
+        type=text_of(incoming.properties.type or job_type_of_key(text_of(death.get("key", incoming.routing_key)))),
+        queue=_text(headers, h.QUEUE) or queue,
         reason=_text(headers, h.REASON) or str(death.get("reason", "unknown")).replace("_", " "),
         error_type=_text(headers, h.ERROR_TYPE),
         error_message=_text(headers, h.ERROR_MESSAGE),
@@ -110,7 +110,7 @@ def read(incoming: Incoming, queue: str) -> DeadLetter:
         dropped_at=_at(headers, h.DROPPED_AT),
         priority=_priority(headers),
         body=incoming.body,
-        headers={name: value for name, value in headers.items() if not (name.startswith(h.OURS) or h.is_brokers(name))},
+        headers={text_of(name): value for name, value in headers.items() if not (h.is_ours(name) or h.is_brokers(name))},
     )
 
 
@@ -154,7 +154,7 @@ def _first_death(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(headers: Mapping[str, Any], name: str) -> str:
     value = headers.get(name)
-    return "" if value is None else str(value)
+    return "" if value is None else text_of(value)
 
 
 def _count(headers: Mapping[str, Any], name: str) -> int:

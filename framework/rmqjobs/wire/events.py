@@ -9,12 +9,16 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic_core import from_json
 
 from rmqjobs.events import Event, EventKind
+from rmqjobs.failures import text_form
 from rmqjobs.topology import Names
 from rmqjobs.wire.jobs import Message
+from rmqjobs.wire.values import as_json, plain
 
 MAX_LINE = 32 * 1024  # one record must not make a batch too large for the broker
+_HALF = b"\\ud"  # how JSON begins to write one
 NDJSON = "application/x-ndjson"
 _EVENT = TypeAdapter(Event)
 _TO_JSON = _EVENT.serializer.to_json
@@ -29,23 +33,13 @@ def batch(names: Names, lines: Iterable[bytes], *, source: str) -> Message:
 def encode(event: Event) -> bytes:
     """One line."""
     try:
-        line = _TO_JSON(event, exclude_defaults=True, fallback=repr, warnings=False)
-    except Exception:  # noqa: BLE001 - half characters, endless depth, a broken repr: no record may harm its job
-        line = _encode_strange(event)
+        line = _TO_JSON(event, exclude_defaults=True, fallback=text_form, warnings=False)
+    except Exception:  # noqa: BLE001 - half characters, endless depth: no record may harm its job
+        data = from_json(as_json(event.data))
+        line = as_json(as_record(replace(event, data=data if isinstance(data, dict) else {"unwritable": data})))
     if len(line) > MAX_LINE:
         line = encode(replace(event, data={"left_out_bytes": len(line)}))
     return line
-
-
-def _encode_strange(event: Event) -> bytes:
-    try:
-        return json.dumps(as_record(event), default=_text).encode()
-    except Exception as error:  # noqa: BLE001 - as above
-        return encode(replace(event, data={"unwritable": type(error).__name__}))
-
-
-def _text(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else repr(value)
 
 
 def decode(body: bytes, source: str = "") -> Iterator[Event]:
@@ -60,6 +54,8 @@ def decode(body: bytes, source: str = "") -> Iterator[Event]:
 def _event(line: bytes) -> Event | None:
     try:
         record = json.loads(line)  # unlike pydantic's, Python's reader takes half characters
+        if _HALF in line.lower():
+            record = plain(record)
         known = {name: record[name] for name in _FIELDS if name in record}
         known["kind"], known["at"] = EventKind(record["kind"]), datetime.fromisoformat(record["at"])
         return Event(**known)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from pydantic import JsonValue
@@ -50,18 +52,58 @@ DEAD_LETTER = frozenset(
 
 # On a reply.
 STATUS = "rmqjobs-status"  # "done", "dead" or, when it was asked for, "started"
+RESULT_LEFT_OUT = "rmqjobs-result-left-out"  # integer, bytes of a result that was too large to be sent
+
+# On any message of ours.
+HEADERS_LEFT_OUT = "rmqjobs-headers-left-out"  # integer, how many had no room or could not be written again
+FOR_PEOPLE = frozenset({TRACEBACK, ERROR_MESSAGE, WORKER, PLUGIN_VERSION})  # left out before a dead letter is
 
 # The broker's own: a copied death history makes it see a cycle and drop the message, CC and BCC would route it twice.
 _BROKER = frozenset({"x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC"})
 _BROKER_PREFIXES = ("x-first-death-", "x-last-death-", "x-opt-")
 
+MAX_SHORT_BYTES = 255  # AMQP writes the length of names, and of strings among the properties, in one byte
+_LEAST = -(2**63)
+_DEEPEST = 100
 # All headers travel in one frame, of 128 KB by default.
 MAX_HEADER_BYTES = 96 * 1024
 
 
-def is_brokers(name: object) -> bool:
-    """Whether the broker owns this header, or nobody can write it again (a name that is no text); it never travels on."""
-    return not isinstance(name, str) or name in _BROKER or name.startswith(_BROKER_PREFIXES)
+def is_ours(name: str | bytes) -> bool:
+    """Whether the header is one of the contract's; a name that is not UTF-8 arrives as bytes."""
+    return isinstance(name, str) and name.startswith(OURS)
+
+
+def is_brokers(name: str | bytes) -> bool:
+    """Whether the broker owns this header; it never travels on."""
+    return isinstance(name, str) and (name in _BROKER or name.startswith(_BROKER_PREFIXES))
+
+
+def problem(value: object, depth: int = 0) -> str:
+    """Why AMQP cannot carry a header's value; empty when it can."""
+    if isinstance(value, (bool, str, bytes, datetime, Decimal, type(None))):
+        return ""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else f"has {value}, which is no number that AMQP can carry"
+    if isinstance(value, int):
+        return "" if _LEAST <= value < -_LEAST else "has a number that does not fit into 64 bits"
+    if not isinstance(value, (list, dict)):
+        return f"has a {type(value).__name__}, which AMQP cannot carry"
+    if depth == _DEEPEST:
+        return f"is nested over {_DEEPEST} levels deep"
+    return next(filter(None, _problems_inside(value, depth)), "")
+
+
+def _problems_inside(value: list[object] | dict[object, object], depth: int) -> Iterator[str]:
+    if isinstance(value, list):
+        yield from (problem(each, depth + 1) for each in value)
+        return
+    for name, each in value.items():
+        if not isinstance(name, str):
+            yield f"has the name {name!r:.80}, which is no text"
+        elif len(name.encode(errors="replace")) > MAX_SHORT_BYTES:
+            yield f"has a name of over {MAX_SHORT_BYTES} bytes: {name[:40]!r} …"
+        yield problem(each, depth + 1)
 
 
 def integer(headers: Mapping[str, Any], name: str, default: int, *, least: int = 0) -> int:
@@ -112,5 +154,5 @@ def fit(headers: dict[str, Any]) -> dict[str, Any]:
     if size(headers) <= MAX_HEADER_BYTES:
         return headers
     most = MAX_HEADER_BYTES // 4
-    kept = {name: value for name, value in headers.items() if name.startswith(OURS) and size({name: value}) <= most}
-    return kept | {"rmqjobs-headers-left-out": len(headers) - len(kept)}
+    kept = {name: value for name, value in headers.items() if is_ours(name) and size({name: value}) <= most}
+    return kept | {HEADERS_LEFT_OUT: len(headers) - len(kept)}

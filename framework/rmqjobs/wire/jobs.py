@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -16,13 +16,12 @@ from rmqjobs.job import Job, check_job_type, is_job_type
 from rmqjobs.retry import Counters
 from rmqjobs.topology import MAX_DELAY, Names, delay_route, job_type_of_key
 from rmqjobs.wire import headers as h
+from rmqjobs.wire.values import as_json
 
 JSON = "application/json"
 MAX_PRIORITY = 31
-MAX_SHORT_BYTES = 255
 _NO_HEADERS: Mapping[str, Any] = {}
 _FRESH = Counters()
-_HEADER_VALUES = (str, int, float, bool, bytes, datetime, list, dict, type(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ class Options:
     run_at: datetime | None = None
     expires: timedelta | None = None
     priority: int | None = None
-    headers: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] | None = None
     reply_to: str | None = None
     correlation_id: str | None = None
     app_id: str | None = None
@@ -178,7 +177,7 @@ def decode(incoming: Incoming, *, max_body: int) -> Envelope:
     if properties.timestamp is not None:
         job.published_at = _timestamp(properties.timestamp)
     if properties.correlation_id is not None:
-        job.correlation_id = properties.correlation_id
+        job.correlation_id = text_of(properties.correlation_id)
     envelope = Envelope(job, incoming.body)
     if properties.headers:
         _read_headers(envelope, properties.headers)
@@ -232,10 +231,21 @@ def resend(
     )
 
 
-def without_foreign_headers(message: Message) -> Message:
-    """The message with none but our headers: for the rare ones whose others AMQP could deliver but cannot take again."""
-    ours = {name: value for name, value in (message.headers or {}).items() if name.startswith(h.OURS)}
-    return replace(message, headers=ours or None)
+def smaller(message: Message) -> Message | None:
+    """The message with less in it, for one that AMQP or this broker cannot carry; None when nothing more can be left out.
+
+    First the headers that are not ours go, then what only people read. A reply becomes one that says how large it was.
+    """
+    if isinstance(message, Reply):
+        size = len(message.body)
+        return None if h.RESULT_LEFT_OUT in (message.headers or _NO_HEADERS) else _without_result(message, size)
+    headers = message.headers or _NO_HEADERS
+    ours = {name: value for name, value in headers.items() if h.is_ours(name)}
+    if len(ours) < len(headers):
+        return replace(message, headers=ours | {h.HEADERS_LEFT_OUT: len(headers) - len(ours)})
+    if h.TRACEBACK in headers:
+        return replace(message, headers={name: value for name, value in ours.items() if name not in h.FOR_PEOPLE})
+    return None
 
 
 def kept_headers(incoming: Incoming) -> dict[str, Any]:
@@ -255,26 +265,25 @@ def is_same(one: Incoming, other: Incoming) -> bool:
     )
 
 
-def reply(incoming: Incoming, envelope: Envelope, status: str, result: object) -> Reply:
-    """The answer for a producer that set `reply_to`. What JSON cannot express becomes its `repr`."""
+def reply(incoming: Incoming, envelope: Envelope, status: str, result: object, *, max_body: int) -> Reply:
+    """The answer for a producer that set `reply_to`. What JSON cannot express becomes its text form."""
     properties = incoming.properties
-    return Reply(
+    answer = Reply(
         "",
         properties.reply_to or "",
-        _result(result),
+        as_json(result),
         message_id=new_job_id(),
         type=envelope.job.type,
         headers={h.STATUS: status},
         correlation_id=properties.correlation_id or envelope.job.id,
     )
+    return answer if len(answer.body) <= max_body else _without_result(answer, len(answer.body))
 
 
-def _result(result: object) -> bytes:
-    """The result as JSON, or what can be said of it: whatever a handler returns, its job is done."""
-    try:
-        return to_json(result, fallback=repr, inf_nan_mode="null")
-    except Exception:  # noqa: BLE001 - bytes, half characters, endless depth, a broken repr
-        return to_json(f"<a {type(result).__name__} that JSON cannot carry>")
+def _without_result(answer: Reply, size: int) -> Reply:
+    """Who asked waits for an answer: a short one that says so is better than none."""
+    body = as_json({"error": f"the result is left out: its {size:,} bytes are more than a message can have"})
+    return replace(answer, body=body, headers={**(answer.headers or {}), h.RESULT_LEFT_OUT: size})
 
 
 def _counter_headers(counters: Counters) -> dict[str, Any]:
@@ -284,7 +293,7 @@ def _counter_headers(counters: Counters) -> dict[str, Any]:
 
 def _read_headers(envelope: Envelope, headers: Mapping[str, Any]) -> None:
     job = envelope.job
-    job.headers = MappingProxyType(headers)
+    job.headers = MappingProxyType(_named(headers))
     job.attempt = h.integer(headers, h.ATTEMPT, 1, least=1)
     envelope.counters = Counters(job.attempt, h.integer(headers, h.CRASHES, 0), h.integer(headers, h.UNHANDLED, 0))
     envelope.expires_at = h.instant(headers, h.EXPIRES_AT)
@@ -294,6 +303,13 @@ def _read_headers(envelope: Envelope, headers: Mapping[str, Any]) -> None:
         job.period_start = h.instant(headers, h.PERIOD_START)
     h.instant(headers, h.FIRST_FAILED_AT)  # for people alone, but it travels on: a wrong one is told now
     job.state = h.checkpoint(headers)
+
+
+def _named(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The headers with names that are text; one that is not UTF-8 arrives as bytes."""
+    if all(isinstance(name, str) for name in headers):
+        return headers
+    return {text_of(name): value for name, value in headers.items()}
 
 
 def _check_content_type(content_type: str) -> None:
@@ -315,20 +331,20 @@ def _check_short(kind: str, **properties: str | None) -> None:
     for name, value in properties.items():
         if value is not None and not isinstance(value, str):
             raise InvalidJob(f"{kind}: {name} is {value!r:.80}, which is no text")
-        if value is not None and len(value.encode()) > MAX_SHORT_BYTES:
-            raise InvalidJob(f"{kind}: {name} has {len(value.encode()):,} bytes, {MAX_SHORT_BYTES} are possible")
+        if value is not None and len(value.encode()) > h.MAX_SHORT_BYTES:
+            raise InvalidJob(f"{kind}: {name} has {len(value.encode()):,} bytes, {h.MAX_SHORT_BYTES} are possible")
 
 
 def _headers(kind: str, options: Options, now: datetime) -> dict[str, Any]:
     headers: dict[str, Any] = {}
-    for name, value in options.headers.items():
+    for name, value in (options.headers or _NO_HEADERS).items():
         if not isinstance(name, str):
             raise InvalidJob(f"{kind}: a header's name is {name!r}, which is no text")
-        if name.startswith(h.OURS) or h.is_brokers(name):
+        if h.is_ours(name) or h.is_brokers(name):
             raise InvalidJob(f"{kind}: header {name!r} is reserved. Use a name of your own without {h.OURS!r} before it")
         _check_short(kind, **{"a header's name": name})
-        if not isinstance(value, _HEADER_VALUES):
-            raise InvalidJob(f"{kind}: header {name!r} is of type {type(value).__name__}, which AMQP cannot carry")
+        if problem := h.problem(value):
+            raise InvalidJob(f"{kind}: header {name!r} {problem}")
         headers[name] = value
     if h.size(headers) > h.MAX_HEADER_BYTES:
         raise InvalidJob(f"{kind}: the headers have over {h.MAX_HEADER_BYTES:,} bytes. Put data into the payload")

@@ -1,12 +1,10 @@
-"""What handlers return, as JSON: any value has a form, whatever it does when it is asked for one."""
+"""Any value as JSON: what handlers return and report, and what of it people read."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic_core import to_json
 
-from rmqjobs.failures import text_form
+from rmqjobs.failures import text_form, whole_characters
 
 
 class Json(bytes):
@@ -15,19 +13,41 @@ class Json(bytes):
     __slots__ = ()
 
 
-def as_json(value: object) -> Json:
-    """The value as JSON. What JSON cannot express becomes its text form: that part alone, or all of it when that fails too.
+def as_json(value: object, *, indent: int | None = None) -> Json:
+    """The value as JSON, whatever it is.
 
-    A handler that returned has done its job: what it returned must never make it run again.
+    What JSON cannot express becomes its text form: that part alone, or all of it when it cannot be taken apart. A handler that
+    returned has done its job: what it returned must never make it run again.
     """
     if isinstance(value, Json):
         return value
+    return _json(value, indent) or _json_of_plain(value, indent) or Json(to_json(text_form(value)))
+
+
+def _json(value: object, indent: int | None) -> Json | None:
     try:
-        return Json(to_json(value, fallback=text_form, inf_nan_mode="null"))
+        return Json(to_json(value, indent=indent, fallback=text_form, inf_nan_mode="null"))
     except Exception:  # noqa: BLE001 - bytes that are no text, half characters, a list that holds itself, 5,000 levels
-        return Json(to_json(text_form(value)))
+        return None
 
 
-def left_out(size: int, limit: int) -> dict[str, Any]:
-    """What stands for a result that is too large to be sent."""
-    return {"error": f"the result has {size:,} bytes, {limit:,} are possible", "bytes": size}
+def _json_of_plain(value: object, indent: int | None) -> Json | None:
+    try:
+        return _json(plain(value), indent)
+    except RecursionError:
+        return None
+
+
+def plain(value: object) -> object:
+    """The value with all its texts whole, at any depth; bytes are read as UTF-8 as far as they are."""
+    match value:
+        case str():
+            return whole_characters(value)
+        case bytes():
+            return value.decode(errors="backslashreplace")
+        case dict():
+            return {plain(key) if isinstance(key, (str, bytes)) else key: plain(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [plain(inner) for inner in value]
+        case _:
+            return value

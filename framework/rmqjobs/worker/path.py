@@ -12,7 +12,7 @@ from rmqjobs.amqp.leases import Delivery
 from rmqjobs.errors import ChildDied, JobExpired
 from rmqjobs.execution import Pools, Run
 from rmqjobs.plugins import Registry
-from rmqjobs.retry import DONE, RetryPolicy, Verdict, decide
+from rmqjobs.retry import DONE, Dead, DeadReason, RetryPolicy, Verdict, decide
 from rmqjobs.wire.headers import REPLY_START
 from rmqjobs.wire.jobs import decode
 from rmqjobs.worker.case import Case
@@ -64,15 +64,15 @@ class JobPath:
 
     async def finish(self, case: Case) -> None:
         """Decides and settles; again for a job that had ended when its channel was lost, and has come back."""
-        settled = case.is_ending = True
+        case.is_ending = True
         try:
             verdict = case.verdict = case.verdict or self._decide(case)
             settled = await self._settlement.settle(case, verdict)
         except Exception as error:
-            log.exception("settling failed in an unforeseen way; the job dies", extra={"job": case.job_id})
-            await self._settlement.bury_plainly(case, error)
-        else:
-            self._chronicle.tell(case, verdict, settled=settled)
+            log.exception("the verdict cannot be carried out; the job dies", extra={"job": case.job_id})
+            case.error, case.verdict, case.unsent = error, Dead(DeadReason.MALFORMED), None
+            settled = await self._settlement.bury(case, error)
+        self._chronicle.tell(case, case.verdict, settled=settled)
         if settled:
             self.open.discard(case)
         else:

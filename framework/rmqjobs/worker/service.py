@@ -80,7 +80,13 @@ class Worker:
         recycle = Recycle(settings.recycle_after, settings.recycle_above * 2**20)
         self._pools = Pools(threads=settings.threads, children=settings.children, recycle=recycle, lease=heartbeat)
         self._settlement = Settlement(
-            self._publishing, self._names, registry, worker=self.name, timeout=settings.publish_timeout, now=now
+            self._publishing,
+            self._names,
+            registry,
+            worker=self.name,
+            timeout=settings.publish_timeout,
+            max_body=settings.max_body,
+            now=now,
         )
         self._path = JobPath(
             registry, self._pools, self._settlement, self._chronicle, max_body=settings.max_body, roll=roll, now=now
@@ -201,7 +207,7 @@ class Worker:
         for task in self._beside:
             task.cancel()
         await asyncio.gather(*self._beside, return_exceptions=True)
-        await self._journal.flush()
+        await self._journal.close()
         await self._pools.close()
         await self._consuming.close()
         await self._publishing.close()

@@ -12,12 +12,12 @@ from typing import TypeVar, assert_never
 from rmqjobs.amqp.leases import Delivery
 from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.errors import BrokerBlocked, BrokerGone, InvalidJob, PublishTimeout, RmqJobsError
-from rmqjobs.failures import failure_of
+from rmqjobs.failures import Failure, failure_of
 from rmqjobs.plugins import Registry
 from rmqjobs.retry import Counters, Dead, DeadReason, Done, RetryIn, Returned, Skipped, Snoozed, Verdict
 from rmqjobs.topology import Names
 from rmqjobs.wire import deadletters
-from rmqjobs.wire.jobs import Envelope, Message, Reply, again, kept_headers, new_job_id, reply, resend, without_foreign_headers
+from rmqjobs.wire.jobs import Envelope, Message, Reply, again, kept_headers, reply, resend, smaller
 from rmqjobs.worker.case import Case
 
 log = logging.getLogger("rmqjobs.worker")
@@ -36,6 +36,7 @@ class Settlement:
         registry: Names the plugin's version in dead letters.
         worker: Names the worker there.
         timeout: Deadline of one try to publish.
+        max_body: Largest body in bytes; a larger result is left out of its reply.
         now: The time of day, aware.
     """
 
@@ -47,13 +48,18 @@ class Settlement:
         *,
         worker: str,
         timeout: timedelta,
+        max_body: int,
         now: Callable[[], datetime],
     ) -> None:
         self._link, self._names, self._registry = link, names, registry
-        self._worker, self._timeout, self._now = worker, timeout, now
+        self._worker, self._timeout, self._max_body, self._now = worker, timeout, max_body, now
 
     async def settle(self, case: Case, verdict: Verdict) -> bool:
-        """Returns whether the job is settled; if not, its lease is lost and the broker hands it out again."""
+        """Returns whether the job is settled; if not, its lease is lost and the broker hands it out again.
+
+        Raises:
+            InvalidJob: What the verdict asks for cannot be published, whatever is left out.
+        """
         if case.unsent is None:
             case.unsent = self._messages(case, verdict)
         while case.unsent:
@@ -66,7 +72,8 @@ class Settlement:
     def answer_start(self, delivery: Delivery, envelope: Envelope) -> None:
         """Tells whoever asked that a run starts; nobody waits for that answer, and nothing depends on it."""
         if delivery.properties.reply_to:
-            self._link.send(reply(delivery, envelope, "started", None), self._timeout, lambda _error: None)
+            answer = reply(delivery, envelope, "started", None, max_body=self._max_body)
+            self._link.send(answer, self._timeout, lambda _error: None)
 
     async def give_back(self, case: Case, *, by_nack: bool) -> None:
         """Returns a job that has not started; without `by_nack` as a new message, so that no return is counted."""
@@ -80,20 +87,18 @@ class Settlement:
         if await self._publish(message, case):
             delivery.ack()
 
-    async def bury_plainly(self, case: Case, error: Exception) -> None:
-        """The last resort, for a job whose verdict cannot be carried out: its body, and what went wrong with it."""
+    async def bury(self, case: Case, error: Exception) -> bool:
+        """The last resort, for a job whose verdict cannot be carried out: it dies of that. Otherwise as `settle`."""
         failure = failure_of(error)
-        cause = deadletters.Cause(
-            reason=DeadReason.MALFORMED,
-            failure=replace(failure, message=f"its verdict could not be carried out: {failure.message}"),
-            attempts=0,
-            queue=case.delivery.queue,
-            worker=self._worker,
-        )
-        job_id = new_job_id()  # its own may be what cannot be written
-        message = deadletters.bury(self._names, case.delivery, cause, job_id=job_id, failed_at=self._now())
-        if await self._publish(replace(without_foreign_headers(message), type=None), case):
+        failure = replace(failure, message=f"its verdict could not be carried out: {failure.message}")
+        try:
+            if not await self._publish(self._dead_letter(case, DeadReason.MALFORMED, failure), case):
+                return False
+        except InvalidJob:  # too large to be sent again: the broker need not send it
+            case.delivery.bury()
+        else:
             case.delivery.ack()
+        return not case.delivery.lease.is_lost
 
     def _messages(self, case: Case, verdict: Verdict) -> list[Message]:
         """What must be in RabbitMQ before the delivery may go: the job's next life first, then a reply."""
@@ -109,7 +114,7 @@ class Settlement:
             case Returned():
                 return [self._again(case, case.counters, timedelta(0))]
             case Dead():
-                return [self._dead_letter(case, verdict), *replies]
+                return [self._dead_letter(case, verdict.reason, failure_of(_known(case.error))), *replies]
             case _:
                 assert_never(verdict)
 
@@ -126,10 +131,10 @@ class Settlement:
             failed=failed,
         )
 
-    def _dead_letter(self, case: Case, verdict: Dead) -> Message:
+    def _dead_letter(self, case: Case, reason: DeadReason, failure: Failure) -> Message:
         cause = deadletters.Cause(
-            reason=verdict.reason,
-            failure=failure_of(_known(case.error)),
+            reason=reason,
+            failure=failure,
             attempts=case.counters.attempt if case.run else case.counters.attempt - 1,
             queue=case.delivery.queue,
             worker=self._worker,
@@ -142,9 +147,10 @@ class Settlement:
             return []
         match verdict:
             case Done():
-                return [reply(case.delivery, case.envelope, "done", case.result)]
+                return [reply(case.delivery, case.envelope, "done", case.result, max_body=self._max_body)]
             case Dead(reason):
-                return [reply(case.delivery, case.envelope, "dead", {"reason": reason.value})]
+                content = {"reason": reason.value}
+                return [reply(case.delivery, case.envelope, "dead", content, max_body=self._max_body)]
             case _:
                 return []
 
@@ -152,18 +158,26 @@ class Settlement:
         """Publishes until confirmed; gives up only when the job is no longer ours to settle.
 
         A reply is tried until the broker says no: nobody may wait for it any more.
+
+        Raises:
+            InvalidJob: It cannot be published, whatever is left out.
         """
         while not case.delivery.lease.is_lost:  # it may have come back here meanwhile, as another delivery
             try:
                 await self._link.publish(message, self._timeout)
             except RmqJobsError as error:
-                if isinstance(message, Reply) and not isinstance(error, _PASSING):
+                less = smaller(message) if isinstance(error, InvalidJob) else None
+                if less is not None:
+                    log.warning("a part is left out", extra={"job": case.job_id, "because": str(error)})
+                    message = less
+                elif isinstance(message, Reply) and not isinstance(error, _PASSING):
                     log.warning("reply not delivered", extra={"to": message.routing_key, "because": str(error)})
                     return True
-                if isinstance(error, InvalidJob):
-                    message = without_foreign_headers(message)
-                log.warning("cannot settle yet", extra={"job": message.message_id, "because": str(error)})
-                await asyncio.sleep(_PAUSE)
+                elif isinstance(error, InvalidJob):
+                    raise
+                else:
+                    log.warning("cannot settle yet", extra={"job": case.job_id, "because": str(error)})
+                    await asyncio.sleep(_PAUSE)
             else:
                 return True
         return False

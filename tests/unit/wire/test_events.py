@@ -31,9 +31,13 @@ def test_what_json_cannot_say_becomes_text() -> None:
     assert "object" in str(back.data["odd"])
 
 
-def test_half_characters_come_back() -> None:
-    event = Event(EventKind.LOG, AT, "1", "mail.send", data={"message": "half \udcff"})
-    assert list(events.decode(events.encode(event))) == [event]
+def test_half_characters_are_written_out() -> None:
+    """Nobody behind the journal has to know of them: neither a terminal nor a database can take one."""
+    event = Event(EventKind.LOG, AT, "1", "mail.send", data={"message": "half \udcff", "files": [{"caf\udce9": "\udce9"}]})
+    whole = {"message": "half \\udcff", "files": [{"caf\\udce9": "\\udce9"}]}
+    assert [found.data for found in events.decode(events.encode(event))] == [whole]
+    former = b'{"kind": "log", "at": "2026-01-01T00:00:00Z", "job": "1", "type": "t", "data": {"message": "half \\uDCFF"}}'
+    assert [found.data for found in events.decode(former)] == [{"message": "half \\udcff"}], "written by another version"
 
 
 class Broken:
