@@ -1,22 +1,40 @@
-"""One real RabbitMQ for the whole run, one random prefix for each test."""
+"""One real RabbitMQ for the whole run, a clean prefix for each test."""
 
-import asyncio
+import json
 import os
-import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
 
-from rmqjobs.amqp.connection import connect
-from rmqjobs.errors import BrokerError
 from rmqjobs.settings import Settings
 from rmqjobs.testing.broker import NoBroker, RunningBroker, running_broker
+from tests.prefixes import Prefixes
+
+SHARED = "RMQJOBS_SHARED_BROKER"  # the one that the first process has started, for those that run tests beside each other
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Starts one broker for all processes of a run that has several."""
+    if not getattr(config.option, "numprocesses", None) or hasattr(config, "workerinput"):
+        return
+    running = ExitStack()
+    try:
+        broker = running.enter_context(running_broker())
+    except NoBroker:
+        return  # each test that needs one says so
+    os.environ[SHARED] = json.dumps(asdict(broker))
+    config.add_cleanup(running.close)
 
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[RunningBroker]:
     """A real broker: skipped without one on a contributor's machine, failed in CI."""
+    if SHARED in os.environ:
+        yield RunningBroker(**json.loads(os.environ[SHARED]))
+        return
     try:
         with running_broker() as broker:
             yield broker
@@ -26,32 +44,28 @@ def broker() -> Iterator[RunningBroker]:
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="session")
+def prefixes(broker: RunningBroker) -> Iterator[Prefixes]:
+    prefixes = Prefixes(broker)
+    yield prefixes
+    prefixes.close()
+
+
 @pytest.fixture
-async def settings(broker: RunningBroker) -> AsyncIterator[Settings]:
-    """Settings with a prefix of the test's own; what it declared goes away with it."""
-    settings = Settings(
+def prefix(prefixes: Prefixes) -> Iterator[str]:
+    """A clean one; what a test leaves there goes away with it."""
+    prefix = prefixes.take()
+    yield prefix
+    prefixes.give_back(prefix)
+
+
+@pytest.fixture
+def settings(broker: RunningBroker, prefix: str) -> Settings:
+    """Settings of a test that has the broker to itself, as far as it can see."""
+    return Settings(
         url=broker.url,
-        prefix=f"test-{secrets.token_hex(4)}",
+        prefix=prefix,
         journal_interval=timedelta(milliseconds=50),
         grace=timedelta(seconds=5),
         management_url=broker.management_url,
     )
-    yield settings
-    await sweep(settings)
-
-
-async def sweep(settings: Settings) -> None:
-    """Deletes all queues and exchanges of a prefix that version 1 can have declared."""
-    from tests.helpers import declared_names  # noqa: PLC0415 - it imports test plugins
-
-    connection = await connect(settings.broker, name="sweep", heartbeat=settings.heartbeat)
-    queues, exchanges = declared_names(settings.prefix)
-    channel = await connection.channel()
-    for method, names in (("queue_delete", queues), ("exchange_delete", exchanges)):
-        for name in names:
-            try:
-                await channel.call(method, **{method.split("_")[0]: name})
-            except BrokerError:  # not there
-                channel = await connection.channel()
-    await connection.close()
-    await asyncio.sleep(0)

@@ -22,7 +22,6 @@ from rmqjobs.deadletters.selection import Selection
 from rmqjobs.journal import follow
 from rmqjobs.plugins import Registry, registry_of
 from rmqjobs.testing.broker import NoBroker, PrivateNode, RunningBroker
-from rmqjobs.topology import build
 from rmqjobs.wire.deadletters import DeadLetter
 from rmqjobs.worker import Worker
 
@@ -122,12 +121,12 @@ class Stage:
                 job.checkpoint("slept")
                 raise Snooze(for_=timedelta(seconds=1))
             case "wait":
-                await asyncio.sleep(60)
+                await asyncio.sleep(600)
             case "resume":
                 self.seen.append(("state", job.state))
                 if job.state is None:
                     job.checkpoint({"page": 4})
-                    await asyncio.sleep(60)
+                    await asyncio.sleep(600)
             case "report":
                 job.progress(1, 2, "half")
                 job.log("hello", colour="blue")
@@ -139,15 +138,10 @@ def heavy(payload: Heavy, job: Job) -> str:
         case "die":
             os._exit(9)
         case "hang":
-            time.sleep(60)
+            time.sleep(600)
         case "fail":
             raise ValueError(f"heavy boom {job.attempt}")
     return "heavy result"
-
-
-def declared_names(prefix: str) -> tuple[list[str], list[str]]:
-    topology = build(Stage().plugin.rmqjobs_handlers(), prefix)
-    return [queue.name for queue in topology.queues], [exchange.name for exchange in topology.exchanges]
 
 
 @asynccontextmanager
@@ -167,8 +161,8 @@ async def publishing(settings: Settings) -> AsyncIterator[AsyncPublisher]:
         yield publisher
 
 
-async def until(condition: Condition, *, timeout: float = 15) -> Any:
-    """Waits until the condition holds and returns what it gave."""
+async def until(condition: Condition, *, timeout: float = 60) -> Any:
+    """Waits until the condition holds and returns what it gave; the limit is for what never comes, however busy the machine."""
     deadline = time.monotonic() + timeout
     while True:
         found = condition()
@@ -200,6 +194,11 @@ async def depth(settings: Settings, queue: str) -> int:
 
 async def events(settings: Settings) -> list[tuple[str, str]]:
     return [(event.kind.value, event.type) async for event in follow(settings, start="first", stop_at_end=True)]
+
+
+async def succeeded(settings: Settings, count: int = 1) -> bool:
+    """Whether the journal has so many jobs that succeeded."""
+    return [kind for kind, _ in await events(settings)].count("succeeded") == count
 
 
 @asynccontextmanager

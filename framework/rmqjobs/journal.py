@@ -99,11 +99,11 @@ class Journal:
                 return
 
     def _batch(self) -> list[bytes]:
-        batch: list[bytes] = []
-        size = 0
-        while self._records and len(batch) < BATCH and size < BATCH_BYTES:
-            batch.append(self._records.popleft())
-            size += len(batch[-1])
+        batch = [self._records.popleft() for _ in range(min(BATCH, len(self._records)))]
+        while len(batch) > 1 and sum(map(len, batch)) > BATCH_BYTES:
+            middle = len(batch) // 2
+            self._records.extendleft(reversed(batch[middle:]))
+            del batch[middle:]
         if self._left_out:
             batch.append(wire.encode(self._lost()))
         return batch

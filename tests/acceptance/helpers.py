@@ -203,9 +203,13 @@ def stand(folder: Path, url: str, prefix: str, event_loop: str = "asyncio") -> I
         made.end()
 
 
-def wait(condition: Callable[[], Any], timeout: float = 30) -> Any:
+def wait(condition: Callable[[], Any], timeout: float = 60, *, told: Callable[[], str] = str) -> Any:
+    """Waits until the condition holds; the limit is for what never comes, however busy the machine.
+
+    If it never does, `told` says what there was instead.
+    """
     deadline = time.monotonic() + timeout
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"not so within {timeout} s"
+        assert time.monotonic() < deadline, f"not so within {timeout} s\n{told()}"
         time.sleep(0.05)
     return found

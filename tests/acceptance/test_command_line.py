@@ -1,7 +1,6 @@
 """The commands, as an operator types them, with their exit codes."""
 
 import json
-import secrets
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +12,8 @@ from tests.acceptance.helpers import Stand, stand, wait
 
 
 @pytest.fixture
-def here(tmp_path: Path, broker: RunningBroker) -> Iterator[Stand]:
-    with stand(tmp_path, broker.url, f"cli-{secrets.token_hex(3)}") as made:
+def here(tmp_path: Path, broker: RunningBroker, prefix: str) -> Iterator[Stand]:
+    with stand(tmp_path, broker.url, prefix) as made:
         yield made
 
 
@@ -47,7 +46,7 @@ def test_publish_work_fail_list_show_replay_drop_restore(here: Stand) -> None:
     here.cli("dlq", "show", "no-such-id", code=5)
 
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(timeout=20) == 0
+    assert worker.wait(timeout=60) == 0
     records = [json.loads(line) for line in here.cli("events").stdout.splitlines()]
     assert {(record["job"], record["kind"]) for record in records} >= {
         (good, "succeeded"),

@@ -1,14 +1,15 @@
 """Several workers under one parent, as a service manager or a container runs them: real processes, from the command line."""
 
 import os
-import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -18,8 +19,8 @@ from tests.acceptance.helpers import Heavy, Mark, Stand, stand, wait
 
 
 @pytest.fixture
-def here(tmp_path: Path, broker: RunningBroker) -> Iterator[Stand]:
-    with stand(tmp_path, broker.url, f"fleet-{secrets.token_hex(3)}") as made:
+def here(tmp_path: Path, broker: RunningBroker, prefix: str) -> Iterator[Stand]:
+    with stand(tmp_path, broker.url, prefix) as made:
         yield made
 
 
@@ -59,7 +60,7 @@ def test_a_dead_worker_is_replaced_and_a_drain_reaches_all(here: Stand) -> None:
         wait(lambda: len(set(children_of(parent.pid)) - set(workers)) == 1)
         wait(lambda: set(here.marks) == set(range(900)))
     parent.send_signal(signal.SIGTERM)
-    assert parent.wait(timeout=20) == 0
+    assert parent.wait(timeout=60) == 0
     assert all(gone(pid) for pid in workers)
 
 
@@ -70,7 +71,7 @@ def test_a_killed_parent_leaves_no_orphan(here: Stand) -> None:
         jobs.publish(Heavy(n=1, seconds=2))
         job = int(wait(lambda: [line for line in here.effects if line.startswith("pid")])[0].split()[1])
         parent.send_signal(signal.SIGKILL)
-        wait(lambda: all(gone(pid) for pid in [*workers, job]), 15)
+        wait(lambda: all(gone(pid) for pid in [*workers, job]))
     assert here.marks == [1], "its workers have drained: what ran was finished"
 
 
@@ -83,8 +84,8 @@ def test_a_second_signal_ends_all_at_once(here: Stand) -> None:
     parent.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     parent.send_signal(signal.SIGTERM)
-    assert parent.wait(timeout=5) == 137
-    wait(lambda: all(gone(pid) for pid in workers), 5)
+    assert parent.wait(timeout=60) == 137
+    wait(lambda: all(gone(pid) for pid in workers))
 
 
 def test_what_starting_again_does_not_mend_ends_the_fleet(here: Stand) -> None:
@@ -100,23 +101,46 @@ def test_a_signal_to_the_whole_group_is_one_signal(here: Stand) -> None:
         time.sleep(0.5)
     for pid in (*children_of(parent.pid), parent.pid):
         os.kill(pid, signal.SIGTERM)
-    assert parent.wait(timeout=20) == 0
+    assert parent.wait(timeout=60) == 0
     assert here.marks == [1]
 
 
+class Load:
+    """Jobs for as long as the context lasts: there are always some waiting."""
+
+    WAITING = 200
+
+    def __init__(self, where: Stand) -> None:
+        self._where, self._end, self.count = where, threading.Event(), 0
+        self._thread = threading.Thread(target=self._publish)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _publish(self) -> None:
+        with publisher(self._where) as jobs:
+            while not self._end.wait(0.02):
+                more = self.WAITING - (self.count - len(self._where.marks))
+                jobs.publish_many(Mark(n=self.count + n, seconds=0.02) for n in range(more))
+                self.count += max(more, 0)
+
+
 def test_a_rolling_restart_of_four_under_load_fails_nothing(here: Stand) -> None:
-    count = 4000
-    with publisher(here) as jobs:
-        workers = [here.worker("--concurrency", "10") for _ in range(4)]
-        jobs.publish_many(Mark(n=n, seconds=0.02) for n in range(count))
+    workers = [here.worker("--concurrency", "10") for _ in range(4)]
+    with Load(here) as load:
         for number, worker in enumerate(workers):
             before = len(here.marks)
             wait(lambda before=before: len(here.marks) > before + 200)
             worker.send_signal(signal.SIGTERM)
             workers[number] = here.worker("--concurrency", "10")
-            assert worker.wait(timeout=20) == 0
-        wait(lambda: set(here.marks) == set(range(count)), 60)
-    assert sorted(here.marks) == list(range(count)), "each once"
+            assert worker.wait(timeout=60) == 0
+    wait(lambda: set(here.marks) == set(range(load.count)))
+    assert sorted(here.marks) == list(range(load.count)), "each once"
     assert {line.split()[1] for line in here.effects} == {"1"}, "no attempt was counted"
 
 
@@ -125,7 +149,7 @@ def test_a_service_manager_hears_ready_alive_and_stopping(here: Stand, tmp_path:
     for number, command in enumerate((("worker",), ("worker", "--processes", "2"), ("scheduler",))):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
             line.bind(str(tmp_path / f"notify-{number}"))
-            line.settimeout(10)
+            line.settimeout(60)
             process = here.start(
                 *command, "--plugin", "accept", NOTIFY_SOCKET=str(tmp_path / f"notify-{number}"), WATCHDOG_USEC="2000000"
             )
@@ -133,7 +157,7 @@ def test_a_service_manager_hears_ready_alive_and_stopping(here: Stand, tmp_path:
             process.send_signal(signal.SIGTERM)
             while heard[-1] != "STOPPING=1":
                 heard.append(line.recv(100).decode())
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=60) == 0
         assert heard.count("READY=1") == 1
         assert heard.count("WATCHDOG=1") >= 2
 
@@ -143,10 +167,10 @@ def test_a_worker_that_hangs_is_replaced_when_the_manager_wants_signs_of_life(he
     wait(lambda: here.log_of(parent).count("worker ready") == 2)
     workers = children_of(parent.pid)
     os.kill(workers[0], signal.SIGSTOP)
-    wait(lambda: gone(workers[0]), 15)
+    wait(lambda: gone(workers[0]))
     wait(lambda: len(children_of(parent.pid)) == 2)
     parent.send_signal(signal.SIGTERM)
-    assert parent.wait(timeout=20) == 0
+    assert parent.wait(timeout=60) == 0
 
 
 def test_as_the_first_process_it_passes_signals_on_and_collects_what_is_left(here: Stand) -> None:
@@ -165,7 +189,7 @@ def test_as_the_first_process_it_passes_signals_on_and_collects_what_is_left(her
         jobs.publish(Mark(n=2, seconds=1))
         time.sleep(0.3)
         os.kill(first, signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
     assert here.marks == [1, 2]
     assert gone(worker)
 
@@ -179,4 +203,4 @@ def test_passwords_are_not_in_the_process_list(here: Stand) -> None:
         assert "guest:***@" in title
         assert "guest:guest@" not in title
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -79,12 +78,9 @@ async def test_what_got_long_goes_back(settings: Settings, naps: Naps) -> None:
     async with publishing(settings) as jobs, running(naps.registry(), settings) as worker:
         await jobs.publish_many(Nap(n=n) for n in range(6_000))
         await until(lambda: lease_of(worker).ahead)
-        await jobs.publish_many(Nap(n=n, seconds=60) for n in range(10_000, 10_300))
-        await until(lambda: len(naps.runs) == 6_000)
+        await jobs.publish_many(Nap(n=n, seconds=600) for n in range(10_000, 10_300))
         own = lease_of(worker).subscription.prefetch
-        began = time.monotonic()
         await until(lambda: not lease_of(worker).ahead)
-        assert time.monotonic() - began < 3
 
         async def all_but_its_own_are_back() -> bool:
             return await depth(settings, "ahead.thread") >= 300 - 2 * own - SLOTS  # some may still be the second consumer's

@@ -1,7 +1,7 @@
 """A broker that takes no messages: readiness says so, and all is as before when the alarm is over. On a node of its own."""
 
+import asyncio
 import secrets
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -57,8 +57,7 @@ async def test_a_drain_does_not_wait_for_an_alarm_to_be_over(node: PrivateNode) 
     node.ctl("set_vm_memory_high_watermark", "0")
     try:
         await until(lambda: not worker.is_ready)
-        began = time.monotonic()
-        await worker.drain(short)
-        assert time.monotonic() - began < 10
+        async with asyncio.timeout(60):  # the alarm is not over before
+            await worker.drain(short)
     finally:
         node.ctl("set_vm_memory_high_watermark", "0.6")

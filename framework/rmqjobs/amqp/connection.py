@@ -115,6 +115,11 @@ class Channel:
             return answer.result()
         raise self.closed.result()
 
+    def tell(self, method: str, **arguments: Any) -> None:
+        """Calls an AMQP method without an answer; what is wrong with it closes the channel, and the next `call` says so."""
+        with contextlib.suppress(pika_errors.AMQPError):
+            getattr(self.raw, method)(callback=None, **arguments)
+
     async def close(self) -> None:
         """Closes the channel and waits for it, not for ever; harmless when it is closed already."""
         if self.raw.is_open:

@@ -1,4 +1,7 @@
-"""Declares a topology: loops over the frozen values, in their order. Everything is idempotent."""
+"""Declares a topology: loops over the frozen values, in their order. Everything is idempotent.
+
+A hundred declarations and bindings go out at once; one answer at the end says that all are done, or which one was refused.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,17 @@ async def declare(connection: Connection, topology: Topology) -> None:
     # The last exchange is the entrance: whoever sees it takes the rest for granted.
     *others, entrance = topology.exchanges
     for exchange in others:
-        await _declare_exchange(channel, exchange)
+        _declare_exchange(channel, exchange)
     for queue in filter(lambda queue: queue.essential, topology.queues):
-        await _declare_queue(channel, queue)
+        _declare_queue(channel, queue)
     optional = {queue.name for queue in topology.queues if not queue.essential}
     bindings = [binding for binding in topology.bindings if binding.destination not in optional]
-    await _bind(channel, *(binding for binding in bindings if binding.source != entrance.name))
-    await _declare_exchange(channel, entrance)
-    await _bind(channel, *(binding for binding in bindings if binding.source == entrance.name))
-    for binding in topology.obsolete:
+    _bind(channel, *(binding for binding in bindings if binding.source != entrance.name))
+    _declare_exchange(channel, entrance)
+    _bind(channel, *(binding for binding in bindings if binding.source == entrance.name))
+    for binding in topology.obsolete:  # RabbitMQ's unbind has no form without an answer
         await channel.call("queue_unbind", queue=binding.destination, exchange=binding.source, routing_key=binding.key)
+    await _until_done(channel)
     await channel.close()
     await _declare_optional(connection, topology)
 
@@ -43,8 +47,9 @@ async def _declare_optional(connection: Connection, topology: Topology) -> None:
             continue
         channel = await connection.channel()
         try:
-            await _declare_queue(channel, queue)
-            await _bind(channel, *(binding for binding in topology.bindings if binding.destination == queue.name))
+            _declare_queue(channel, queue)
+            _bind(channel, *(binding for binding in topology.bindings if binding.destination == queue.name))
+            await _until_done(channel)
             await channel.close()
         except BrokerError as error:
             if connection.closed.done():
@@ -81,8 +86,13 @@ async def ensure(connection: Connection, entrance: str, topology: Topology) -> N
         await channel.close()
 
 
-async def _declare_exchange(channel: Channel, exchange: Exchange) -> None:
-    await channel.call(
+async def _until_done(channel: Channel) -> None:
+    """Any answered call: what was told before it is done, or has closed the channel."""
+    await channel.call("basic_qos", prefetch_count=1)
+
+
+def _declare_exchange(channel: Channel, exchange: Exchange) -> None:
+    channel.tell(
         "exchange_declare",
         exchange=exchange.name,
         exchange_type=exchange.kind,
@@ -91,13 +101,13 @@ async def _declare_exchange(channel: Channel, exchange: Exchange) -> None:
     )
 
 
-async def _declare_queue(channel: Channel, queue: Queue) -> None:
-    await channel.call("queue_declare", queue=queue.name, durable=True, arguments=dict(queue.arguments))
+def _declare_queue(channel: Channel, queue: Queue) -> None:
+    channel.tell("queue_declare", queue=queue.name, durable=True, arguments=dict(queue.arguments))
 
 
-async def _bind(channel: Channel, *bindings: Binding) -> None:
+def _bind(channel: Channel, *bindings: Binding) -> None:
     for each in bindings:
         if each.to_exchange:
-            await channel.call("exchange_bind", destination=each.destination, source=each.source, routing_key=each.key)
+            channel.tell("exchange_bind", destination=each.destination, source=each.source, routing_key=each.key)
         else:
-            await channel.call("queue_bind", queue=each.destination, exchange=each.source, routing_key=each.key)
+            channel.tell("queue_bind", queue=each.destination, exchange=each.source, routing_key=each.key)

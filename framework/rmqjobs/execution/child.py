@@ -1,8 +1,9 @@
 """The program of a child process: takes orders from its parent, runs one job at a time, and answers each.
 
-Started as `python -m rmqjobs.execution.child SOCKET PERMITS SIGNS`, three descriptors. An order that waits here may be taken
-back by the parent: whoever reads its permit, a number in a pipe, has it. When the parent is gone, or silent for longer than
-the lease of a singleton that runs, this process ends itself and all it has started: another worker is about to run that job.
+Started as `python -m rmqjobs.execution.child SOCKET PERMITS SIGNS MODULE …`: three descriptors, and what to import before it
+says that it is up. An order that waits here may be taken back by the parent: whoever reads its permit, a number in a pipe, has
+it. When the parent is gone, or silent for longer than the lease of a singleton that runs, this process ends itself and all it
+has started: another worker is about to run that job.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class _Child:
 
     def serve(self) -> None:
         Thread(target=self._watch, daemon=True).start()
+        self._send(frames.pack({"up": True}))
         unpacker = frames.Unpacker()
         while data := self._receive():
             for head, body in unpacker.feed(data):
@@ -156,10 +158,12 @@ def _load(reference: str) -> Any:
 def main() -> None:
     """Serves the descriptors that are its arguments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides what Ctrl-C means
-    descriptors = [int(argument) for argument in sys.argv[1:]]
+    connection, permits, signs = descriptors = [int(argument) for argument in sys.argv[1:4]]
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
-    connection, permits, signs = descriptors
+    for module in sys.argv[4:]:
+        with contextlib.suppress(Exception):  # a job that needs it will say so
+            importlib.import_module(module)
     _Child(socket.socket(fileno=connection), permits, signs).serve()
 
 

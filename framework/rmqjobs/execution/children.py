@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
 from rmqjobs.execution import frames
@@ -20,12 +20,13 @@ class Child(asyncio.Protocol):
     """A running child.
 
     Args:
+        modules: What it imports before it says that it is up.
         on_frame: Called with each of its frames.
         on_end: Called once, when nothing more can come from it.
     """
 
-    def __init__(self, on_frame: OnFrame, on_end: Callable[[], None]) -> None:
-        self._on_frame, self._on_end = on_frame, on_end
+    def __init__(self, modules: Iterable[str], on_frame: OnFrame, on_end: Callable[[], None]) -> None:
+        self._modules, self._on_frame, self._on_end = modules, on_frame, on_end
         self._unpacker = frames.Unpacker()
         self._transport: asyncio.Transport | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -49,7 +50,7 @@ class Child(asyncio.Protocol):
         try:
             with theirs:
                 self._process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "rmqjobs.execution.child", *map(str, inherited)),
+                    *(sys.executable, "-m", "rmqjobs.execution.child", *map(str, inherited), *self._modules),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=inherited,
                     start_new_session=True,

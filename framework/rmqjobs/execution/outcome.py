@@ -7,6 +7,8 @@ from types import AsyncGeneratorType, GeneratorType
 
 from rmqjobs.failures import failure_of, remote_error
 
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, dict, tuple})  # what most handlers return
+
 
 def checked(result: object) -> object:
     """The result of a handler.
@@ -14,7 +16,7 @@ def checked(result: object) -> object:
     Raises:
         TypeError: It is a promise: the body of a generator, or of a coroutine that nobody awaits, has not run.
     """
-    if result is None or not _is_promise(result):
+    if type(result) in _PLAIN or not _is_promise(result):
         return result
     if inspect.iscoroutine(result):
         result.close()  # it would warn that it was never awaited

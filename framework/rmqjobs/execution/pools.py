@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -34,6 +34,7 @@ class Pools:
         children: Number of child processes.
         recycle: When a child process is replaced.
         lease: For how long a child that runs a singleton goes on without a sign of life of this process.
+        modules: What child processes import before their first job.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Pools:
         children: int = 2,
         recycle: Recycle | None = None,
         lease: timedelta = timedelta(seconds=20),
+        modules: Iterable[str] = (),
     ) -> None:
         self._threads, self._children, self._recycle, self._lease = threads, children, recycle or Recycle(), lease
+        self._modules = tuple(dict.fromkeys(modules))
         self._pools: dict[Pool | None, RunsHandlers] = {}
 
     def run(self, run: Run, *, isolated: bool = False) -> Coroutine[Any, Any, object]:
@@ -69,10 +72,10 @@ class Pools:
     def _make(self, pool: Pool | None) -> RunsHandlers:
         match pool:
             case None:
-                return ProcessPool(1, self._recycle, self._lease, most=1)
+                return ProcessPool(1, self._recycle, self._lease, modules=self._modules, most=1)
             case Pool.ASYNC:
                 return LoopPool()
             case Pool.THREAD:
                 return ThreadPool(self._threads)
             case Pool.PROCESS:
-                return ProcessPool(self._children, self._recycle, self._lease)
+                return ProcessPool(self._children, self._recycle, self._lease, modules=self._modules)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
@@ -28,6 +28,7 @@ from rmqjobs.wire.values import Json
 log = logging.getLogger("rmqjobs.execution")
 
 MOST = 16
+UP_WITHIN = 60.0  # seconds that a child may take to start and import what it needs
 HELD = 0.005  # seconds of work that a child has, beyond the job that runs and the next
 
 
@@ -69,6 +70,7 @@ class _Seat:
     orders: deque[_Order] = field(default_factory=deque)
     given: int = 0
     runs: int = 0
+    starting: asyncio.TimerHandle | None = None  # what ends it if it does not come up in time
     is_worn: bool = False  # it is replaced as soon as it is idle
     signs: asyncio.Task[None] | None = None
 
@@ -81,11 +83,13 @@ class ProcessPool:
         recycle: When a child is replaced, so that leaks stay small.
         lease: A child that runs a singleton ends itself when it hears nothing for so long: this process may be frozen, the
             broker has given the job to another worker, and nobody is left to kill the child.
+        modules: What each child imports before its first job.
         most: Jobs that a child has at most, the one that runs included.
     """
 
-    def __init__(self, size: int, recycle: Recycle, lease: timedelta, *, most: int = MOST) -> None:
+    def __init__(self, size: int, recycle: Recycle, lease: timedelta, *, modules: Iterable[str] = (), most: int = MOST) -> None:
         self._size, self._recycle, self._lease, self._most = size, recycle, lease.total_seconds(), most
+        self._modules = tuple(modules)
         self._pace = math.inf  # seconds of a run, of late
         self._seats: list[_Seat] = []
         self._waiting: deque[_Order] = deque()
@@ -155,7 +159,7 @@ class ProcessPool:
         seat.given += 1
         order.number = seat.given
         seat.orders.append(order)
-        if len(seat.orders) == 1:
+        if len(seat.orders) == 1 and seat.starting is None:
             self._begin(seat)
         lease = self._lease if order.run.handler.singleton else None
         seat.child.send(order.number, frames.pack(_head(order, lease), order.run.body))
@@ -173,7 +177,7 @@ class ProcessPool:
         if seat.signs is not None:
             seat.signs.cancel()
             seat.signs = None
-        if seat.orders:
+        if seat.orders and seat.starting is None:
             self._begin(seat)
 
     def _take_back(self, seat: _Seat) -> _Order | None:
@@ -224,10 +228,12 @@ class ProcessPool:
 
     async def _start(self) -> None:
         """Starts a child. Where the system refuses, the order that waits longest fails of it, like a handler that raises."""
-        seat = _Seat(Child(lambda head, body: self._on_frame(seat, head, body), lambda: self._on_end(seat)))
+        seat = _Seat(Child(self._modules, lambda head, body: self._on_frame(seat, head, body), lambda: self._on_end(seat)))
+        seat.starting = asyncio.get_running_loop().call_later(UP_WITHIN, seat.child.kill)
         try:
             await seat.child.start()
         except OSError as error:
+            seat.starting.cancel()
             if self._waiting:
                 self._waiting.popleft().end(error)
             return
@@ -241,6 +247,9 @@ class ProcessPool:
             seat.child.kill()
 
     def _on_frame(self, seat: _Seat, head: frames.Head, body: bytes) -> None:
+        if "up" in head:
+            self._on_up(seat)
+            return
         order = seat.orders[0] if seat.orders else None
         if order is None or order.number != head["number"]:
             return  # of a job that has ended: a thread that it has left behind still reports
@@ -261,6 +270,14 @@ class ProcessPool:
             self._replace(seat, head["peak_bytes"])
         self._employ(seat)
 
+    def _on_up(self, seat: _Seat) -> None:
+        """The child runs jobs from here on; until now nobody's time was running."""
+        if seat.starting is not None:
+            seat.starting.cancel()
+            seat.starting = None
+        if seat.orders:
+            self._begin(seat)
+
     def _replace(self, seat: _Seat, peak_bytes: int) -> None:
         while (order := self._take_back(seat)) is not None:
             self._wait_again(order)
@@ -272,6 +289,8 @@ class ProcessPool:
         """The child is dead: what it had not begun runs in another one."""
         if seat in self._seats:
             self._seats.remove(seat)
+        if seat.starting is not None:
+            seat.starting.cancel()
         spared: list[_Order] = []
         while (order := self._take_back(seat)) is not None:
             spared.append(order)

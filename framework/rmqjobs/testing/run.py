@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pydantic_core import from_json
+
+from rmqjobs import payloads
 from rmqjobs.execution import Pools, Run, run_alone
 from rmqjobs.job import Job, Payload
 from rmqjobs.plugin import Plugin
 from rmqjobs.plugins import registry_of
+from rmqjobs.wire.values import Json
 
 
 async def run_job(plugin: Plugin, payload: Payload, job: Job | None = None) -> object:
@@ -17,10 +21,11 @@ async def run_job(plugin: Plugin, payload: Payload, job: Job | None = None) -> o
         job: What the handler sees; a first attempt unless given.
     """
     handler = registry_of(plugin).handler(payload.job_type)
-    body = payload.model_dump_json().encode()
+    body = payloads.write(payload)
     pools = Pools(threads=1)
     try:
         job = job or Job("test", payload.job_type, max_attempts=handler.retry.max_attempts, queue=handler.queue)
-        return await run_alone(pools, Run(handler, handler.validate(body), body, job))
+        result = await run_alone(pools, Run(handler, handler.validate(body), body, job))
     finally:
         await pools.close()
+    return from_json(result) if isinstance(result, Json) else result

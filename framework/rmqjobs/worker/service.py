@@ -78,7 +78,13 @@ class Worker:
         self._lookout = Lookout(self._names.scheduler, settings.scheduler_missing_after, self._chronicle.unscheduled)
         self._watchdog = Watchdog(registry.handlers.values(), self._chronicle.blocked)
         recycle = Recycle(settings.recycle_after, settings.recycle_above * 2**20)
-        self._pools = Pools(threads=settings.threads, children=settings.children, recycle=recycle, lease=heartbeat)
+        self._pools = Pools(
+            threads=settings.threads,
+            children=settings.children,
+            recycle=recycle,
+            lease=heartbeat,
+            modules=(each.function.__module__ for each in registry.handlers.values() if each.pool is Pool.PROCESS),
+        )
         self._settlement = Settlement(
             self._publishing,
             self._names,
