@@ -1,7 +1,7 @@
 """The scheduler at scale: 5,000 schedules, 1,000 of them due in the same second; and what it costs while nothing is due.
 
-The peer publishes the same 1,000 messages, confirmed and pipelined, over a bare pika channel. Run it with
-`make bench-schedules`.
+The peer publishes the same 1,000 messages, confirmed and pipelined, over a bare pika channel. What a claim costs, which makes
+a tick run once, shows beside the same jobs without one. Run it with `make bench-schedules`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import resource
 import secrets
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +21,9 @@ import aio_pika
 from rich.console import Console
 from rich.table import Table
 
-from rmqjobs import Payload, Plugin, Settings
+from rmqjobs import AsyncPublisher, Payload, Plugin, Settings
+from rmqjobs.amqp.claims import Claims, release
+from rmqjobs.amqp.connection import connect
 from rmqjobs.amqp.holding import Holding
 from rmqjobs.plugins import registry_of
 from rmqjobs.scheduler.catalogue import Catalogue
@@ -46,13 +48,14 @@ class Void(Exception):
     """A tick is missing, or came twice: the number means nothing."""
 
 
-def plugin_of(schedules: int, due: int, at: datetime) -> Plugin:
-    """`due` schedules come at one second, the others not today."""
+def plugin_of(schedules: int, due: int, at: datetime, starts: list[float] | None = None) -> Plugin:
+    """`due` schedules come at one second, the others not today; jobs note when they start."""
     plugin = Plugin("bench")
 
     @plugin.handler
-    async def report(payload: Report) -> None:
-        """Never run here: what is measured is publishing."""
+    async def report(_payload: Report) -> None:
+        if starts is not None:
+            starts.append(time.time())
 
     hour = at + timedelta(hours=6)
     for n in range(schedules):
@@ -107,6 +110,55 @@ async def measure(settings: Settings, schedules: int, due: int) -> tuple[float, 
     return max(arrived.values()) - at.timestamp(), loading, await bare(settings, due)
 
 
+async def starts(settings: Settings, due: int) -> tuple[float, float]:
+    """Seconds until the last of so many jobs has started: ticks of one second, and the same jobs published by hand."""
+    began: list[float] = []
+    at = (datetime.now(UTC) + timedelta(seconds=6)).replace(microsecond=0)
+    registry = registry_of(plugin_of(due, due, at, began))
+    worker = Worker(registry, settings)
+    await worker.start()
+    scheduler, stop = Scheduler(lambda: Catalogue(registry), settings), asyncio.Event()
+    running = asyncio.create_task(scheduler.run(stop))
+    await until_started(began, due)
+    ticks = max(began) - at.timestamp()
+    stop.set()
+    await running
+    began.clear()
+    async with AsyncPublisher(settings=settings) as jobs:
+        await jobs.publish(Report(n=0))  # connected
+        await until_started(began, 1)
+        at_once = time.time()
+        await jobs.publish_many(Report(n=n) for n in range(due))
+        await until_started(began, due + 1)
+    await worker.drain(timedelta(seconds=5))
+    return ticks, max(began) - at_once
+
+
+async def until_started(began: list[float], count: int) -> None:
+    """Waits for so many starts."""
+    limit = time.monotonic() + 60
+    while len(began) < count:
+        if time.monotonic() > limit:
+            raise Void(f"{len(began)} of {count} jobs started")
+        await asyncio.sleep(0.01)
+
+
+async def claims(settings: Settings, count: int) -> tuple[float, float]:
+    """Seconds for taking so many claims, as many at a time as a worker does, and for ending them."""
+    names = Names(settings.prefix)
+    connection = await connect(settings.broker, name="bench", heartbeat=settings.heartbeat)
+    taking = Claims(names, lambda: connection)
+    started = time.perf_counter()
+    taken = await asyncio.gather(*(taking.take(str(n), "bench") for n in range(count)))
+    middle = time.perf_counter()
+    await release(connection, names, map(str, range(count)))
+    ended = time.perf_counter()
+    await connection.close()
+    if not all(taken):
+        raise Void("a claim was refused")
+    return middle - started, ended - middle
+
+
 async def idle(scheduler: Scheduler) -> tuple[float, int]:
     """CPU seconds an hour, and tokens written, while nothing is due."""
     active = scheduler._active  # noqa: SLF001 - the count of its writings
@@ -137,6 +189,11 @@ async def bare(settings: Settings, count: int) -> float:
     return elapsed
 
 
+def medians(rows: Sequence[tuple[float, ...]]) -> list[float]:
+    """Of each column."""
+    return [statistics.median(column) for column in zip(*rows, strict=True)]
+
+
 COSTS: list[tuple[float, int]] = []
 
 
@@ -149,16 +206,23 @@ def main() -> None:
     options = parser.parse_args()
     with running_broker(os.environ) as broker:
         out.print(f"{options.rounds} rounds on {broker.how}, {os.cpu_count()} cores")
-        rounds = []
+        rounds, started, claimed = [], [], []
         for _ in range(options.rounds):
             settings = Settings(url=broker.url, prefix=f"bench-{secrets.token_hex(3)}")
             rounds.append(asyncio.run(measure(settings, options.schedules, options.due)))
-    ticking, loading, peer = (statistics.median(column) for column in zip(*rounds, strict=True))
+            started.append(asyncio.run(starts(settings.model_copy(update={"prefix": f"{settings.prefix}-s"}), options.due)))
+            claimed.append(asyncio.run(claims(settings, options.due)))
+    ticking, loading, peer = medians(rounds)
+    ticks, plain = medians(started)
+    taking, ending = medians(claimed)
     table = Table("what", "median", box=None)
     table.add_row(
         f"{options.due:,} of {options.schedules:,} schedules due at once: last job in its queue after", f"{ticking:.2f} s"
     )
     table.add_row("the same messages by a bare pipelined loop", f"{peer:.2f} s (ratio {ticking / peer:.1f})")
+    table.add_row("the last of them started by a worker, which claims each, after", f"{ticks:.2f} s")
+    table.add_row("the same jobs published by hand, without claims", f"{plain:.2f} s (ratio {ticks / plain:.1f})")
+    table.add_row("a claim", f"{taking / options.due * 1000:.2f} ms to take, {ending / options.due * 1000:.2f} ms to end")
     table.add_row("from start to active, all schedules loaded and checked", f"{loading:.2f} s")
     table.add_row("idle: CPU seconds an hour", f"{statistics.median(cpu for cpu, _ in COSTS):.1f}")
     table.add_row(f"idle: messages in {IDLE:g} s", f"{max(tokens for _, tokens in COSTS)}")

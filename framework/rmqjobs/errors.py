@@ -30,6 +30,7 @@
         ├── InvalidPayload        the body is JSON, but not this job type's payload
         ├── NoHandler             no installed plugin handles the job type
         ├── JobExpired            its `expires-at` has passed before it started
+        ├── PublishedTwice        another publication of the same job has started before
         ├── TimeLimitExceeded     it ran longer than the handler's `max_runtime`
         ├── ChildDied             its process died under it (a crash, not a failure)
         ├── Interrupted           the worker drains, or its connection is gone
@@ -279,6 +280,12 @@ class JobExpired(JobError):
     """The job's `expires-at` passed before it started."""
 
     code = "RJ2004"
+
+
+class PublishedTwice(JobError):
+    """Another publication of the same job has been started before: this one does not run."""
+
+    code = "RJ2009"
 
 
 class TimeLimitExceeded(JobError):

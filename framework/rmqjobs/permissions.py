@@ -15,6 +15,7 @@ from rmqjobs.job import Handler
 from rmqjobs.topology import LADDER_LEVELS, Names, build
 
 _DEFAULT_EXCHANGE = "amq.default"
+_ANY = "*"  # the last word of a name that stands for many
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def roles(handlers: Iterable[Handler], prefix: str = "rmqjobs") -> tuple[Role, .
     names, handlers = Names(prefix), tuple(handlers)
     ladder = tuple(names.delay(level) for level in range(LADDER_LEVELS))
     queues = sorted({handler.queue for handler in handlers})
-    entrances = (names.jobs, *ladder)
+    entrances, claims = (names.jobs, *ladder), (names.claim(_ANY),)
     topology = build(handlers, prefix)
     declared = {each.name for each in topology.exchanges} | {each.name for each in topology.queues}
     everything = tuple(sorted(declared | {names.scheduler}))
@@ -62,11 +63,13 @@ def roles(handlers: Iterable[Handler], prefix: str = "rmqjobs") -> tuple[Role, .
         Role("publisher", write=entrances),
         Role(
             "worker",
-            write=(*entrances, names.dead, names.events, _DEFAULT_EXCHANGE),
-            read=(*map(names.queue, queues), names.unrouted),
+            configure=claims,
+            write=(*entrances, names.dead, names.events, _DEFAULT_EXCHANGE, *claims),
+            read=(*map(names.queue, queues), names.unrouted, *claims),
         ),
         Role(
             "scheduler",
+            configure=claims,
             write=(*entrances, names.events, _DEFAULT_EXCHANGE),
             read=(names.scheduler,),
         ),
@@ -75,9 +78,15 @@ def roles(handlers: Iterable[Handler], prefix: str = "rmqjobs") -> tuple[Role, .
 
 
 def pattern(names: Iterable[str]) -> str:
-    """One expression for these names and no others; levels of the ladder are one alternative."""
-    found = dict.fromkeys(re.sub(r"(?<=delay\\\.)\d\d$", r"\\d\\d", _escaped(name)) for name in names)
+    """One expression for these names and no others; levels of the ladder are one alternative, claims have any name."""
+    found = dict.fromkeys(map(_expression, names))
     return f"^({'|'.join(found)})$" if found else "^$"
+
+
+def _expression(name: str) -> str:
+    if name.endswith(f".{_ANY}"):
+        return _escaped(name.removesuffix(_ANY)) + ".*"
+    return re.sub(r"(?<=delay\\\.)\d\d$", r"\\d\\d", _escaped(name))
 
 
 def _allows(expression: str, name: str) -> bool:

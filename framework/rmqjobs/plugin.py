@@ -29,7 +29,9 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _QUEUE = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}(\.[a-z0-9_-]+)*")
 # Last words of our own queue names; a work queue of this name would share one with them.
-RESERVED = frozenset({"dead", "dropped", "unrouted", "journal", "scheduler", "control", "due", "jobs", "events", "delay"})
+RESERVED = frozenset(
+    {"dead", "dropped", "unrouted", "journal", "scheduler", "control", "claim", "due", "jobs", "events", "delay"}
+)
 
 MisfireName = Literal["skip", "once", "all"]
 OverlapName = Literal["skip", "queue", "allow"]

@@ -18,6 +18,7 @@ from rmqjobs.errors import (
     JobExpired,
     MalformedMessage,
     NoHandler,
+    PublishedTwice,
     Reject,
     RemoteError,
     Retry,
@@ -166,6 +167,7 @@ _FINAL: tuple[tuple[type[Exception], Verdict], ...] = (
     (InvalidPayload, Dead(DeadReason.INVALID_PAYLOAD)),
     (Reject, Dead(DeadReason.REJECTED)),
     (JobExpired, Skipped("expired")),
+    (PublishedTwice, Skipped("published twice")),
     (Interrupted, Returned()),
 )
 

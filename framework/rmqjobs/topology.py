@@ -118,6 +118,14 @@ class Names:
         """Queue of the scheduler's token, and its mailbox."""
         return f"{self.prefix}.scheduler"
 
+    def claim(self, digest: str) -> str:
+        """Exchange that stands for a claim."""
+        return f"{self.prefix}.claim.{digest}"
+
+    def claim_owner(self, owner: str) -> str:
+        """How a claim names its owner: as an exchange that is never declared."""
+        return f"{self.prefix}.claim.by.{owner}"
+
     def delay(self, level: int) -> str:
         """Exchange and queue of one ladder level."""
         return f"{self.prefix}.delay.{level:02}"

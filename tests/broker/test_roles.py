@@ -95,7 +95,7 @@ async def dead(settings: Settings, count: int) -> bool:
     return len(await dead_letters(settings)) == count
 
 
-async def test_a_scheduler_ticks_and_reports(declared: dict[str, Settings]) -> None:
+async def test_a_scheduler_ticks_and_reports(declared: dict[str, Settings], caplog: pytest.LogCaptureFixture) -> None:
     stage, settings = Stage(), declared["scheduler"]
     stage.plugin.schedule("often", every=timedelta(seconds=1), payload=Note(text="tick"))
     worker = Worker(stage.registry, declared["worker"])
@@ -107,6 +107,7 @@ async def test_a_scheduler_ticks_and_reports(declared: dict[str, Settings]) -> N
     stop.set()
     await running
     await worker.drain(timedelta(seconds=5))
+    assert not any("cannot claim" in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.parametrize("role", ["publisher", "worker", "scheduler"])

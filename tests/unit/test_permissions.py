@@ -21,9 +21,11 @@ def test_a_pattern_allows_its_names_and_no_others() -> None:
     assert pattern([]) == "^$"
 
 
-@pytest.mark.parametrize("role", ["publisher", "worker", "scheduler"])
-def test_only_the_operator_declares(by_name: dict[str, Role], role: str) -> None:
-    assert by_name[role].patterns[0] == "^$"
+@pytest.mark.parametrize(
+    ("role", "configure"), [("publisher", "^$"), ("worker", r"^(my-app\.claim\..*)$"), ("scheduler", r"^(my-app\.claim\..*)$")]
+)
+def test_only_the_operator_declares_what_holds_messages(by_name: dict[str, Role], role: str, configure: str) -> None:
+    assert by_name[role].patterns[0] == configure
     assert by_name["operator"].patterns == (r"^my-app\..*$", r"^(my-app\..*|amq\.default)$", r"^my-app\..*$")
 
 
@@ -31,7 +33,7 @@ def test_who_reads_what(by_name: dict[str, Role]) -> None:
     assert by_name["publisher"].read == ()
     assert by_name["scheduler"].read == ("my-app.scheduler",)
     assert set(by_name["worker"].read) == {
-        f"my-app.{queue}" for queue in ("demo", "demo.thread", "demo.process", "demo.alone", "unrouted")
+        f"my-app.{queue}" for queue in ("demo", "demo.thread", "demo.process", "demo.alone", "unrouted", "claim.*")
     }
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from rmqjobs.amqp.claims import release
 from rmqjobs.amqp.connection import CLOSE_TIMEOUT, Channel, Connection, Prepare, connect, connection_name, resolve
 from rmqjobs.amqp.outlet import Outlet
 from rmqjobs.errors import BrokerError
 from rmqjobs.settings import Settings
+from rmqjobs.topology import Names
 
 log = logging.getLogger("rmqjobs.holding")
 
@@ -93,6 +95,10 @@ class Holding:
             return False
         await channel.close()
         return True
+
+    async def release(self, names: Names, claims: Iterable[str]) -> None:
+        """Ends claims, on a channel of its own."""
+        await release(self._connection, names, claims)
 
     def ack(self, tags: Sequence[int]) -> None:
         """Acknowledges; without effect when it is lost."""

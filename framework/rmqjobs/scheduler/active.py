@@ -2,12 +2,13 @@
 
 A step publishes the due jobs, confirmed, then the next token, confirmed, and then acknowledges the old one, all on that
 connection. Whatever dies between two of these, the next active one finds a token: at worst it publishes a tick again, with
-the same id.
+the same id and another mark, and workers run one of the two.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ from rmqjobs.scheduler.agenda import Agenda
 from rmqjobs.scheduler.alarms import Alarms
 from rmqjobs.scheduler.catalogue import Catalogue, Planned
 from rmqjobs.scheduler.chronicle import Chronicle
+from rmqjobs.scheduler.claims import Sweeper
 from rmqjobs.scheduler.pings import Pinger
 from rmqjobs.scheduler.plan import Decision, Missed, Tick, decide, first_entry, next_due
 from rmqjobs.topology import Names
@@ -92,6 +94,7 @@ class Active:
         self.catalogue = catalogue
         self._chronicle, self.name, self._now = chronicle, name, now
         self._alarms = Alarms(chronicle, pinger)
+        self._sweeper = Sweeper(holding, names)
         self._old_tags = list(tags)
         self._due, self._overdue = Agenda(), Agenda()
         self._changed_at: datetime | None = None
@@ -177,8 +180,15 @@ class Active:
         self._due.note(name, None if self.is_paused(planned) else next_due(planned, entry))
         self._overdue.note(name, self._alarms.next_at(planned, entry))
 
+    async def end(self) -> None:
+        """Does nothing any more; the connection is closed, or lost."""
+        await self._sweeper.close()
+
     def forget(self, name: str) -> None:
-        """Leaves out a schedule that was removed."""
+        """Leaves out a schedule that was removed, with what its ticks have claimed."""
+        entry = self.token.entries.pop(name, None)
+        if entry is not None:
+            self._sweeper.forget(name, entry)
         self._due.note(name, None)
         self._overdue.note(name, None)
         self._chronicle.overdue.discard(name)
@@ -213,7 +223,7 @@ class Active:
         now = self._now()
         job_id = wire.tick_id(planned.schedule.name, now) + wire.BY_HAND
         tick = Tick(now, now, planned.timetable.before(now), None)
-        failures = await self._holding.publish([self._message(planned, tick, job_id, now)])
+        failures = await self._holding.publish([self._message(planned, tick, job_id, None, now)])
         if failures:
             raise failures[0]
         return job_id
@@ -263,6 +273,7 @@ class Active:
             entry.held = self.is_paused(planned)
             if entry.held:
                 entry.cursor = max(entry.cursor, now)
+        self._sweeper.sweep(token, now)
         tags, self._old_tags, self._changed_at = self._old_tags, [], None
         token.version, token.at, token.by = token.version + 1, now, self.name
         failures = await self._holding.publish([wire.token(self._names, token)])
@@ -275,7 +286,8 @@ class Active:
         planned = [each for each in map(self.catalogue.get, names) if each is not None and not self.is_paused(each)]
         works = [work for work in (self._work(each, self.entry(each), now) for each in planned) if work is not None]
         orders = [(work, tick, wire.tick_id(work.name, tick.planned)) for work in works for tick in work.decision.ticks]
-        messages = [self._message(work.planned, tick, job_id, now) for work, tick, job_id in orders]
+        mark = secrets.token_hex(8)
+        messages = [self._message(work.planned, tick, job_id, mark, now) for work, tick, job_id in orders]
         failures = await self._holding.publish(messages) if messages else {}
         for place, (work, tick, job_id) in enumerate(orders):
             work.note(tick, job_id, failures.get(place))
@@ -302,6 +314,7 @@ class Active:
             if job_id:
                 entry.late = self._chronicle.ticked(schedule, tick, job_id, now=now)
                 entry.ticked = tick.planned
+                self._sweeper.note(entry, tick.planned)
         if schedule.expected_by is not None and entry.waiting is None and work.published:
             entry.waiting, entry.waiting_from = work.published[0][0].planned, now
         if work.failure is not None:
@@ -313,7 +326,7 @@ class Active:
         entry.cursor = decision.cursor
         self.plan(work.planned)
 
-    def _message(self, planned: Planned, tick: Tick, job_id: str, now: datetime) -> Message:
+    def _message(self, planned: Planned, tick: Tick, job_id: str, mark: str | None, now: datetime) -> Message:
         return wire.tick(
             self._names,
             planned.schedule,
@@ -322,6 +335,7 @@ class Active:
             period_start=tick.period_start,
             expires_at=tick.expires_at,
             reply_start=planned.schedule.ping is not None,
+            mark=mark,
             now=now,
         )
 
@@ -357,3 +371,4 @@ def take_cursors(token: Token, other: Token) -> None:
         theirs = other.entries.get(name)
         if theirs is not None and theirs.cursor > entry.cursor:
             entry.cursor, entry.ticked = theirs.cursor, theirs.ticked
+            entry.claims = sorted({*entry.claims, *theirs.claims})

@@ -124,9 +124,9 @@ class Commands:
                 self._active.catalogue.remove(name)
             elif name not in token.entries and name not in token.added and name not in token.unread:
                 self._active.catalogue.find(name)  # says that there is none, and which is near
-            for part in (token.entries, token.added, token.unread):
-                part.pop(name, None)
             self._active.forget(name)
+            for part in (token.added, token.unread):
+                part.pop(name, None)
         await self._active.write()
         self._chronicle.tell(EventKind.REMOVED, planned.schedule if planned else None, by=by, removed=name)
         return {"removed": name}

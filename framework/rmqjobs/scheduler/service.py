@@ -156,7 +156,9 @@ class Scheduler:
             log.exception("the scheduler failed in an unforeseen way; it lets go and begins again")
             reason = f"{type(error).__name__}: {error}"
         finally:
-            self._token = self._active.token if self._active else self._token
+            if self._active is not None:
+                self._token = self._active.token
+                await self._active.end()
             self.chronicle.overdue.clear()
             self.chronicle.expecting = set()
             was_active, self._active, self._holding, self.chronicle.active = self.is_active, None, None, False

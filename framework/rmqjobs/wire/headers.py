@@ -24,6 +24,7 @@ RUN_AT = "rmqjobs-run-at"  # likewise; for people and dashboards, the delay ladd
 SCHEDULE = "rmqjobs-schedule"  # string, name of the schedule that made the job
 SCHEDULED_FOR = "rmqjobs-scheduled-for"  # integer, milliseconds since 1970 UTC: the tick's planned time
 PERIOD_START = "rmqjobs-period-start"  # likewise: the tick stands for the time from here to its planned time
+MARK = "rmqjobs-mark"  # string, of this publication: of several with the same job id, only the first to start runs
 REPLY_START = "rmqjobs-reply-start"  # anything: the start of a run is answered to `reply_to` too
 FIRST_FAILED_AT = "rmqjobs-first-failed-at"  # integer, milliseconds since 1970 UTC
 CHECKPOINT = "rmqjobs-checkpoint"  # string, JSON

@@ -98,12 +98,14 @@ class Envelope:
         body: The payload's JSON, not yet validated.
         counters: Attempt of the run to come, crashes and unhandled receipts so far.
         expires_at: It must not start from here on.
+        mark: Of this publication, where the job may have been published twice.
     """
 
     job: Job
     body: bytes
     counters: Counters = _FRESH
     expires_at: datetime | None = None
+    mark: str | None = None
 
 
 def new_job_id() -> str:
@@ -301,6 +303,8 @@ def _read_headers(envelope: Envelope, headers: Mapping[str, Any]) -> None:
         job.schedule = text_of(headers[h.SCHEDULE]) if h.SCHEDULE in headers else None
         job.scheduled_for = h.instant(headers, h.SCHEDULED_FOR)
         job.period_start = h.instant(headers, h.PERIOD_START)
+    if h.MARK in headers:
+        envelope.mark = text_of(headers[h.MARK])
     h.instant(headers, h.FIRST_FAILED_AT)  # for people alone, but it travels on: a wrong one is told now
     job.state = h.checkpoint(headers)
 

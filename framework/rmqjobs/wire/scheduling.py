@@ -47,6 +47,7 @@ class Entry(BaseModel):
         waiting_from: When a tick was published that came late: the wait begins no sooner.
         alarmed: That it is overdue has been said.
         outcome: What became of the last tick that was heard of; which one, and when.
+        claims: Planned times of ticks that a worker may have claimed, as in their ids, ascending.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -63,6 +64,7 @@ class Entry(BaseModel):
     outcome: str | None = None
     outcome_for: AwareDatetime | None = None
     outcome_at: AwareDatetime | None = None
+    claims: list[str] = Field(default_factory=list)
 
 
 class Token(BaseModel):
@@ -178,7 +180,12 @@ def read_answer(body: bytes) -> dict[str, Any]:
 
 def tick_id(schedule: str, planned: datetime) -> str:
     """The job id of a tick: the same whichever scheduler publishes it, however often."""
-    return f"{schedule}@{planned.isoformat().replace('+00:00', 'Z')}"
+    return f"{schedule}@{planned_text(planned)}"
+
+
+def planned_text(planned: datetime) -> str:
+    """A planned time as job ids have it."""
+    return planned.isoformat().replace("+00:00", "Z")
 
 
 def tick(
@@ -190,10 +197,17 @@ def tick(
     period_start: datetime | None,
     expires_at: datetime | None,
     reply_start: bool,
+    mark: str | None,
     now: datetime,
 ) -> Message:
-    """A tick's job. Its worker tells the scheduler's mailbox how it ends and, with `reply_start`, that it starts."""
+    """A tick's job. Its worker tells the scheduler's mailbox how it ends and, with `reply_start`, that it starts.
+
+    The mark is another one each time the tick is published: of several publications, one runs. What is published once for
+    certain has none.
+    """
     headers: dict[str, Any] = {h.SCHEDULE: schedule.name, h.SCHEDULED_FOR: h.milliseconds(planned)}
+    if mark is not None:
+        headers[h.MARK] = mark
     if period_start is not None:
         headers[h.PERIOD_START] = h.milliseconds(period_start)
     if expires_at is not None:

@@ -8,19 +8,21 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
+from rmqjobs.amqp.claims import Claims
 from rmqjobs.amqp.leases import Delivery
-from rmqjobs.errors import ChildDied, JobExpired
+from rmqjobs.errors import BrokerError, BrokerUnavailable, ChildDied, Interrupted, JobExpired, PublishedTwice
 from rmqjobs.execution import Pools, Run
 from rmqjobs.plugins import Registry
 from rmqjobs.retry import DONE, Dead, DeadReason, RetryPolicy, Verdict, decide
 from rmqjobs.wire.headers import REPLY_START
-from rmqjobs.wire.jobs import decode
+from rmqjobs.wire.jobs import Envelope, decode
 from rmqjobs.worker.case import Case
 from rmqjobs.worker.chronicle import Chronicle
 from rmqjobs.worker.settlement import Settlement
 
 log = logging.getLogger("rmqjobs.worker")
 
+CLAIM_AGAIN = 0.1  # seconds until the next try while there is no connection
 ORPHAN_FOR = 60.0  # seconds an ended run waits for its job to come back: longer, and another worker has it
 _NO_POLICY = RetryPolicy()  # of messages that never reach a handler; their verdicts do not depend on it
 
@@ -31,6 +33,7 @@ class JobPath:
     Args:
         registry: Handlers and hooks.
         pools: Where handlers run.
+        claims: Says which publication of a job runs, where there may be several.
         settlement: Publishes and acknowledges.
         chronicle: Tells the journal and the log.
         max_body: Largest body in bytes.
@@ -42,6 +45,7 @@ class JobPath:
         self,
         registry: Registry,
         pools: Pools,
+        claims: Claims,
         settlement: Settlement,
         chronicle: Chronicle,
         *,
@@ -49,7 +53,8 @@ class JobPath:
         roll: Callable[[], float],
         now: Callable[[], datetime],
     ) -> None:
-        self._registry, self._pools, self._settlement, self._chronicle = registry, pools, settlement, chronicle
+        self._registry, self._pools, self._claims = registry, pools, claims
+        self._settlement, self._chronicle = settlement, chronicle
         self._max_body, self._roll, self._now = max_body, roll, now
         self.open: set[Case] = set()  # from their start until they are settled
 
@@ -94,6 +99,8 @@ class JobPath:
         if envelope.expires_at is not None and envelope.expires_at <= self._now():
             raise JobExpired(f"it had to start before {envelope.expires_at:%Y-%m-%d %H:%M:%S} UTC")
         payload = handler.validate(envelope.body)
+        if envelope.mark is not None:
+            await self._claim(case, envelope)
         job = envelope.job
         job.queue, job.max_attempts, job.reporter = case.delivery.queue, handler.retry.max_attempts, self._chronicle.report
         run = case.run = Run(handler, payload, envelope.body, job)
@@ -102,6 +109,26 @@ class JobPath:
         for hook in self._registry.before:
             hook(job=job, payload=payload)
         return await self._pools.run(run, isolated=case.isolated)
+
+    async def _claim(self, case: Case, envelope: Envelope) -> None:
+        """Makes sure that no other publication of this job has been started, nor ever will be.
+
+        Raises:
+            PublishedTwice: One has.
+        """
+        mark = envelope.mark or ""
+        while not case.delivery.lease.is_lost:  # then it comes back, here or elsewhere
+            try:
+                if await self._claims.take(envelope.job.id, mark):
+                    return
+            except BrokerUnavailable:
+                await asyncio.sleep(CLAIM_AGAIN)
+            except BrokerError as error:  # running it twice is better than never
+                log.warning("cannot claim; it may run twice", extra={"job": envelope.job.id, "because": str(error)})
+                return
+            else:
+                raise PublishedTwice("another publication of this job has been started before")
+        raise Interrupted("its channel was lost before it started")
 
     def _decide(self, case: Case) -> Verdict:
         verdict = DONE if case.error is None else self._decide_failure(case, case.error)

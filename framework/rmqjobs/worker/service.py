@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from rmqjobs.amqp.claiming import claim
+from rmqjobs.amqp.claims import Claims
 from rmqjobs.amqp.connection import Connection, connection_name
 from rmqjobs.amqp.consuming import ConsumeLink
 from rmqjobs.amqp.declaring import declare, stranded
@@ -94,8 +95,9 @@ class Worker:
             max_body=settings.max_body,
             now=now,
         )
+        claims = Claims(self._names, lambda: self._consuming.connection)
         self._path = JobPath(
-            registry, self._pools, self._settlement, self._chronicle, max_body=settings.max_body, roll=roll, now=now
+            registry, self._pools, claims, self._settlement, self._chronicle, max_body=settings.max_body, roll=roll, now=now
         )
         self._slots = {Pool.ASYNC: settings.concurrency, Pool.THREAD: settings.threads, Pool.PROCESS: settings.children}
         self._lanes = {pool: Lane(slots * DEPTHS[pool], self._path.handle) for pool, slots in self._slots.items()}

@@ -75,7 +75,7 @@ def test_a_later_format_is_only_known_as_such() -> None:
 def test_a_tick_is_a_job_with_its_times() -> None:
     schedule = schedule_of({"name": "a.b", "type": "demo.note", "every": "1h", "payload": {"text": "ü"}})
     times = {"period_start": NOW - timedelta(hours=1), "expires_at": NOW + timedelta(hours=1)}
-    message = wire.tick(NAMES, schedule, NOW, job_id=wire.tick_id("a.b", NOW), **times, reply_start=True, now=NOW)  # type: ignore[arg-type]
+    message = wire.tick(NAMES, schedule, NOW, job_id=wire.tick_id("a.b", NOW), **times, reply_start=True, mark="m", now=NOW)  # type: ignore[arg-type]
     envelope = decode(received(message), max_body=1000)
     assert envelope.job.id == "a.b@2026-11-24T03:00:00.123000Z"
     assert (envelope.job.schedule, envelope.job.scheduled_for) == ("a.b", NOW)
