@@ -4,7 +4,10 @@ import asyncio
 import base64
 import json
 import os
+import re
+import secrets
 import time
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -161,6 +164,18 @@ async def publishing(settings: Settings) -> AsyncIterator[AsyncPublisher]:
         yield publisher
 
 
+def wait(condition: Callable[[], Any], timeout: float = 60, *, told: Callable[[], str] = str) -> Any:
+    """Waits until the condition holds; the limit is for what never comes, however busy the machine.
+
+    If it never does, `told` says what there was instead.
+    """
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not so within {timeout} s\n{told()}"
+        time.sleep(0.05)
+    return found
+
+
 async def until(condition: Condition, *, timeout: float = 60) -> Any:
     """Waits until the condition holds and returns what it gave; the limit is for what never comes, however busy the machine."""
     deadline = time.monotonic() + timeout
@@ -172,6 +187,16 @@ async def until(condition: Condition, *, timeout: float = 60) -> Any:
             return found
         assert time.monotonic() < deadline, f"not so within {timeout} s"
         await asyncio.sleep(0.02)
+
+
+def probe(port: int | None, path: str) -> tuple[int, str]:
+    """Status and text of what a process serves for its manager."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
 async def dead_letters(settings: Settings, queue: str = "demo") -> list[DeadLetter]:
@@ -215,11 +240,42 @@ async def publish_raw(settings: Settings, body: bytes, *, key: str, exchange: st
         await target.publish(aio_pika.Message(body, **properties), routing_key=key)
 
 
-def manage(broker: RunningBroker, method: str, path: str, body: object) -> None:
+def manage(broker: RunningBroker, method: str, path: str, body: object = None) -> Any:
+    """A call of the management API, and its answer."""
     parts = urlsplit(broker.management_url or "")
     request = urllib.request.Request(f"http://{parts.hostname}:{parts.port}/api/{path}", method=method)
     request.data = json.dumps(body).encode() if body is not None else None
     token = base64.b64encode(f"{parts.username}:{parts.password}".encode()).decode()
     request.add_header("Authorization", f"Basic {token}")
     request.add_header("Content-Type", "application/json")
-    urllib.request.urlopen(request, timeout=5).close()
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        content = answer.read()
+    return json.loads(content) if content else None
+
+
+@contextmanager
+def policy(
+    broker: RunningBroker, prefix: str, definition: dict[str, Any], *, queues: str = "", kind: str = "policies"
+) -> Iterator[str]:
+    """A policy for the queues of one prefix, as one for `.*` would reach them, from when they have it until they have not."""
+    name = f"hostile-{secrets.token_hex(3)}"
+    pattern = rf"^{prefix}\.{queues}"
+    manage(broker, "PUT", f"{kind}/%2F/{name}", {"pattern": pattern, "definition": definition, "priority": 7})
+    try:
+        wait(lambda: all(has_policy(broker, pattern, name)))
+        yield name
+    finally:
+        manage(broker, "DELETE", f"{kind}/%2F/{name}")
+        wait(lambda: not any(has_policy(broker, pattern, name)))
+
+
+def has_policy(broker: RunningBroker, pattern: str, name: str) -> list[bool]:
+    """Of each of these queues, whether it has that policy."""
+    try:
+        found = manage(broker, "GET", "queues/%2F?columns=name,policy,operator_policy")
+    except urllib.error.HTTPError as error:  # RabbitMQ 3.10 has no answer while another test deletes a queue
+        error.close()
+        return [True, False]
+    # RabbitMQ 3.10 tells nothing of streams.
+    ours = [queue for queue in found if re.match(pattern, queue["name"]) and not queue["name"].endswith(".journal")]
+    return [name in (queue.get("policy"), queue.get("operator_policy")) for queue in ours]

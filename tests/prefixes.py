@@ -71,7 +71,7 @@ class Prefixes:
     async def _queues(self, prefix: str) -> list[str]:
         if self.broker.management_url is None:
             return []
-        names = await Management(self.broker.management_url).queue_names(Settings(url=self.broker.url).broker.vhost)
+        names = await Management(self.broker.management_url).queues(Settings(url=self.broker.url).broker.vhost)
         return [name for name in names if name.startswith(f"{prefix}.")]
 
     async def _connect(self, prefix: str) -> Connection:

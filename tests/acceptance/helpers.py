@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rmqjobs import Payload
+from tests.helpers import wait
 
 PLUGIN = '''
 import os, subprocess, time, asyncio
@@ -201,15 +200,3 @@ def stand(folder: Path, url: str, prefix: str, event_loop: str = "asyncio") -> I
         yield made
     finally:
         made.end()
-
-
-def wait(condition: Callable[[], Any], timeout: float = 60, *, told: Callable[[], str] = str) -> Any:
-    """Waits until the condition holds; the limit is for what never comes, however busy the machine.
-
-    If it never does, `told` says what there was instead.
-    """
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not so within {timeout} s\n{told()}"
-        time.sleep(0.05)
-    return found

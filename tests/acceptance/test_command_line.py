@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rmqjobs.testing.broker import RunningBroker, free_port
-from tests.acceptance.helpers import Stand, stand, wait
+from tests.acceptance.helpers import Stand, stand
+from tests.helpers import wait
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import pytest
 
 from rmqjobs import Publisher, Settings
 from rmqjobs.testing.broker import RunningBroker
-from tests.acceptance.helpers import Heavy, Mark, Stand, stand, wait
+from tests.acceptance.helpers import Heavy, Mark, Stand, stand
+from tests.helpers import wait
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from rmqjobs import Publisher, Settings
 from rmqjobs.errors import BrokerBlocked
 from rmqjobs.testing.broker import PrivateNode, RunningBroker
-from tests.acceptance.helpers import Fatal, Heavy, Mark, Stand, stand, wait
-from tests.helpers import private_node
+from tests.acceptance.helpers import Fatal, Heavy, Mark, Stand, stand
+from tests.helpers import private_node, wait
 
 
 def publisher(where: Stand, **options: object) -> Publisher:

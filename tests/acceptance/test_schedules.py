@@ -13,7 +13,8 @@ import pytest
 
 from rmqjobs.settings import Settings
 from rmqjobs.testing.broker import RunningBroker
-from tests.acceptance.helpers import Stand, stand, wait
+from tests.acceptance.helpers import Stand, stand
+from tests.helpers import wait
 
 pytestmark = pytest.mark.broker
 SCHEDULES = """

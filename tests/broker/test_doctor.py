@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from rmqjobs import Settings
 from rmqjobs.testing.broker import RunningBroker
 from tests.acceptance.helpers import Stand, stand
-from tests.helpers import manage, publish_raw, raw_channel, until
+from tests.helpers import policy, publish_raw, raw_channel, until
 
 
 @pytest.fixture
@@ -48,20 +47,21 @@ async def test_from_nothing_to_healthy_by_the_commands_it_names(here: Stand, loo
 
 async def test_what_is_broken_on_purpose_is_found(here: Stand, looked_at: Settings, broker: RunningBroker) -> None:
     here.cli("topology", "apply", "--plugin", "accept")
-    prefix, policy = looked_at.prefix, f"harm-{secrets.token_hex(3)}"
+    prefix = looked_at.prefix
     await publish_raw(looked_at, b"{}", key="nobody.knows")
     await publish_raw(looked_at, b"{}", key="accept.mark")
-    manage(broker, "PUT", f"policies/%2F/{policy}", {"pattern": f"^{prefix}.accept$", "definition": {"message-ttl": 600_000}})
+    harmful = policy(broker, prefix, {"message-ttl": 600_000}, queues="accept$")
     async with raw_channel(looked_at) as channel:
         queue = await channel.get_queue(f"{prefix}.accept.process")
         await queue.unbind(f"{prefix}.jobs", "accept.heavy")
         ladder = await channel.get_queue(f"{prefix}.delay.05")
         await ladder.consume(asyncio.Queue[object]().put)
-        found = await until(lambda: seen if "policies" in (seen := seen_by(here, looked_at, code=7)) else None)
-    manage(broker, "DELETE", f"policies/%2F/{policy}", None)
+        with harmful as name:
+            found = seen_by(here, looked_at, code=7)
     severities = {check: each["severity"] for check, each in found.items() if check != "consumers"}
     assert severities == {"topology": "error", "unrouted": "warning", "delay-ladder": "error", "policies": "error"}
-    assert policy in found["policies"]["mend"]
+    assert name in found["policies"]["summary"]
+    assert found["policies"]["mend"] == "rmqjobs topology apply --shield --plugin accept"
     assert f"{prefix}.delay.05" in found["delay-ladder"]["evidence"]
 
 

@@ -31,7 +31,7 @@ from rmqjobs.scheduler.service import Scheduler
 from rmqjobs.topology import Names
 from rmqjobs.wire import scheduling as wire
 from rmqjobs.worker import Worker
-from tests.helpers import publish_raw, raw_channel, until
+from tests.helpers import probe, publish_raw, raw_channel, until
 
 
 class Tick(Payload, type="demo.tick"):
@@ -562,7 +562,7 @@ async def test_a_service_that_hangs_or_talks_nonsense_holds_up_nothing(settings:
 
 async def test_a_client_that_reads_slowly_holds_up_no_probe(settings: Settings) -> None:
     open_port = settings.model_copy(update={"metrics_port": 0, "metrics_host": "127.0.0.1"})
-    async with Probes(open_port, role="test", collectors=(), is_ready=lambda: True) as probes:
+    async with Probes(open_port, role="test", collectors=(), trouble=str) as probes:
         readers = [await asyncio.open_connection("127.0.0.1", probes.port) for _ in range(5)]
         for _, writer in readers:
             writer.write(b"GET")
@@ -601,34 +601,25 @@ async def test_probes_answer(settings: Settings) -> None:
     stage.plugin.schedule("beat", every=timedelta(seconds=1), payload=Tick())
     open_port = settings.model_copy(update={"metrics_port": 0, "metrics_host": "127.0.0.1"})
 
-    def get(port: int | None, path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
     async with working(stage, settings) as worker, scheduling(stage, settings) as scheduler:
-        of_scheduler = Probes(
-            open_port, role="scheduler", collectors=(scheduler.chronicle,), is_ready=lambda: scheduler.is_ready
-        )
-        of_worker = Probes(open_port, role="worker", collectors=(worker.figures,), is_ready=lambda: worker.is_ready)
+        of_scheduler = Probes(open_port, role="scheduler", collectors=(scheduler.chronicle,), trouble=lambda: scheduler.trouble)
+        of_worker = Probes(open_port, role="worker", collectors=(worker.figures,), trouble=lambda: worker.trouble)
         async with of_scheduler, of_worker:
             await until(lambda: len(stage.jobs) >= 2)
-            assert await asyncio.to_thread(get, of_scheduler.port, "/livez") == (200, "ok\n")
-            assert await asyncio.to_thread(get, of_scheduler.port, "/readyz") == (200, "ok\n")
-            assert (await asyncio.to_thread(get, of_scheduler.port, "/"))[0] == 404
-            _, text = await asyncio.to_thread(get, of_scheduler.port, "/metrics")
+            assert await asyncio.to_thread(probe, of_scheduler.port, "/livez") == (200, "ok\n")
+            assert await asyncio.to_thread(probe, of_scheduler.port, "/readyz") == (200, "ok\n")
+            assert (await asyncio.to_thread(probe, of_scheduler.port, "/"))[0] == 404
+            _, text = await asyncio.to_thread(probe, of_scheduler.port, "/metrics")
             assert "rmqjobs_scheduler_active 1.0" in text
             assert 'rmqjobs_schedule_ticks_total{schedule="demo.beat"}' in text
             assert 'rmqjobs_schedule_lateness_seconds_bucket{le="+Inf"}' in text
             await until(lambda: worker.figures._tallies)
-            _, text = await asyncio.to_thread(get, of_worker.port, "/metrics")
+            _, text = await asyncio.to_thread(probe, of_worker.port, "/metrics")
             assert 'rmqjobs_jobs_processed_total{queue="demo",type="demo.tick",verdict="succeeded"}' in text
             assert "rmqjobs_scheduler_missing_seconds 0.0" in text
             cut(scheduler)
             await until(lambda: not scheduler.is_ready)
-            assert (await asyncio.to_thread(get, of_scheduler.port, "/livez"))[0] == 200
+            assert (await asyncio.to_thread(probe, of_scheduler.port, "/livez"))[0] == 200
 
 
 async def test_workers_warn_when_nobody_ticks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

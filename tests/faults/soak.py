@@ -27,7 +27,8 @@ from rich.table import Table
 from rmqjobs import Publisher, Settings
 from rmqjobs.errors import BrokerBlocked, PublishError, PublishRefused
 from rmqjobs.testing.broker import PrivateNode, free_port
-from tests.acceptance.helpers import Refused, Stand, Void, stand, wait
+from tests.acceptance.helpers import Refused, Stand, Void, stand
+from tests.helpers import wait
 
 MEGABYTE = 2**20
 GROWTH_LIMIT = 40 * MEGABYTE  # of a process, from a tenth of its work to the end

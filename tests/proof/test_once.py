@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 
 from rmqjobs.testing.broker import PrivateNode
-from tests.acceptance.helpers import Stand, stand, wait
+from tests.acceptance.helpers import Stand, stand
+from tests.helpers import wait
 
 TICKS = int(os.environ.get("RMQJOBS_PROOF_TICKS", "300"))
 HEARTBEAT = 6.0

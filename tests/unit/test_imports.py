@@ -42,7 +42,7 @@ from rmqjobs.worker import Worker
 logs.configure("json")
 async def main():
     worker = Worker(registry_of(Plugin("none")), Settings(url="amqp://127.0.0.1:1/"))
-    async with Probes(Settings(), role="worker", collectors=(), is_ready=lambda: True):
+    async with Probes(Settings(), role="worker", collectors=(), trouble=str):
         try:
             await worker.start()
         except Exception as error:

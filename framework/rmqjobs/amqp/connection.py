@@ -161,6 +161,11 @@ class Connection:
         major, minor = self.version_text.split(".")[:2]
         return int(major), int(minor)
 
+    @property
+    def cluster_name(self) -> str:
+        """What the broker's cluster calls itself."""
+        return str((self.raw.server_properties or {}).get("cluster_name", ""))
+
     async def channel(self) -> Channel:
         """A new channel."""
         opened: asyncio.Future[Any] = self._loop.create_future()

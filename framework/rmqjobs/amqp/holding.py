@@ -44,7 +44,7 @@ class Holding:
     """
 
     def __init__(self, connection: Connection, channel: Channel, end: Callable[[], Awaitable[None]]) -> None:
-        self._connection, self._channel, self._end = connection, channel, end
+        self.connection, self._channel, self._end = connection, channel, end
         self._outlet = Outlet(connection, channel)
         self.inbox = asyncio.Queue[HeldMessage]()
         self._arrived = asyncio.Event()
@@ -88,7 +88,7 @@ class Holding:
 
     async def is_there(self, queue: str) -> bool:
         """Whether a queue exists; a name of direct reply-to does as long as somebody waits there."""
-        channel = await self._connection.channel()
+        channel = await self.connection.channel()
         try:
             await channel.call("queue_declare", queue=queue, passive=True)
         except BrokerError:
@@ -98,7 +98,7 @@ class Holding:
 
     async def release(self, names: Names, claims: Iterable[str]) -> None:
         """Ends claims, on a channel of its own."""
-        await release(self._connection, names, claims)
+        await release(self.connection, names, claims)
 
     def ack(self, tags: Sequence[int]) -> None:
         """Acknowledges; without effect when it is lost."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -13,10 +14,16 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from rmqjobs.errors import AuthenticationFailed, BrokerError, BrokerUnavailable, ConfigurationError
-from rmqjobs.settings import mask_url
+from rmqjobs.amqp.connection import Connection
+from rmqjobs.errors import AuthenticationFailed, BrokerError, BrokerUnavailable, ConfigurationError, RmqJobsError
+from rmqjobs.settings import Broker, Endpoint, Settings, mask_url
 
 TIMEOUT = 5.0
+GUESS_TIMEOUT = 1.0  # a host behind a firewall never answers, and nobody asked for this
+USUAL_OFFSET = 10_000  # 15672 beside 5672, 15671 beside 5671
+QUEUE_COLUMNS = (
+    "name", "type", "arguments", "policy", "operator_policy", "effective_policy_definition", "members", "online", "state",
+)  # fmt: skip
 _HINT = "Write it as http://user:password@host:15672, special characters as %XX"
 _UNAUTHORISED = (401, 403)
 _NOT_FOUND, _UNHEALTHY = 404, 503
@@ -27,15 +34,17 @@ class Management:
 
     Args:
         url: `http[s]://user:password@host:15672`.
+        tls: How an `https` server is verified; against the system's authorities when None.
+        timeout: Seconds for each call.
 
     Raises:
         ConfigurationError: The URL cannot be used.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None, timeout: float = TIMEOUT) -> None:
         try:
             parts = urlsplit(url)
-            self._host = f"{parts.hostname}:{parts.port or 15672}"
+            self._host = str(Endpoint(parts.hostname or "localhost", parts.port or 15672))
         except ValueError:
             raise ConfigurationError("management_url", f"{mask_url(url)!r} is no URL", _HINT) from None
         if parts.scheme not in ("http", "https"):
@@ -44,16 +53,12 @@ class Management:
         self._base = f"{parts.scheme}://{self._host}{path}/api/"
         self._user, password = unquote(parts.username or "guest"), unquote(parts.password or "guest")
         self._token = base64.b64encode(f"{self._user}:{password}".encode()).decode()
-
-    async def queue_names(self, vhost: str) -> list[str]:
-        """The names of all queues of a virtual host."""
-        found = await self._get(f"queues/{_quoted(vhost)}?disable_stats=true&enable_queue_totals=true")
-        return [queue["name"] for queue in found]
+        self._tls, self.timeout = tls, timeout
 
     async def queues(self, vhost: str) -> dict[str, Mapping[str, Any]]:
-        """All queues of a virtual host by name: arguments, policy, effective_policy_definition, members, online."""
-        columns = "name,arguments,policy,operator_policy,effective_policy_definition,members,online,state"
-        return {queue["name"]: queue for queue in await self._get(f"queues/{_quoted(vhost)}?columns={columns}")}
+        """All queues of a virtual host by name, with what `QUEUE_COLUMNS` says."""
+        found = await self._get(f"queues/{_quoted(vhost)}?columns={','.join(QUEUE_COLUMNS)}")
+        return {queue["name"]: queue for queue in found}
 
     async def bindings(self, vhost: str) -> frozenset[tuple[str, str, str]]:
         """Source, destination and routing key of every binding of a virtual host."""
@@ -80,6 +85,23 @@ class Management:
             return True
         return False
 
+    async def policies(self, vhost: str) -> list[Mapping[str, Any]]:
+        """Policies of a virtual host: name, pattern, apply-to, priority, definition; none when the user may not ask."""
+        return await self._list(f"policies/{_quoted(vhost)}")
+
+    async def operator_policies(self, vhost: str) -> list[Mapping[str, Any]]:
+        """Operator policies, the same way."""
+        return await self._list(f"operator-policies/{_quoted(vhost)}")
+
+    async def set_policy(self, vhost: str, name: str, policy: Mapping[str, Any]) -> None:
+        """Sets a policy: pattern, apply-to, priority, definition."""
+        path = f"policies/{_quoted(vhost)}/{_quoted(name)}"
+        await asyncio.to_thread(self._fetch, path, json.dumps(dict(policy)).encode())
+
+    async def cluster_name(self) -> str:
+        """What the cluster calls itself."""
+        return str((await self._get("overview?columns=cluster_name"))["cluster_name"])
+
     async def clock_difference(self) -> timedelta:
         """The broker's time less ours, to a second."""
         before = datetime.now(UTC)
@@ -88,16 +110,27 @@ class Management:
         # The header leaves the fraction of the second out.
         return parsedate_to_datetime(date) + timedelta(seconds=0.5) - middle
 
+    async def _list(self, path: str) -> list[Mapping[str, Any]]:
+        try:
+            found: list[Mapping[str, Any]] = await self._get(path)
+        except (AuthenticationFailed, _NotFound):
+            return []
+        return found
+
     async def _get(self, path: str) -> Any:
         found, _ = await asyncio.to_thread(self._fetch, path)
         return found
 
-    def _fetch(self, path: str) -> tuple[Any, str]:
-        request = urllib.request.Request(self._base + path)  # noqa: S310 - the scheme was checked
+    def _fetch(self, path: str, body: bytes | None = None) -> tuple[Any, str]:
+        """What is there; with a body, puts that there instead."""
+        method = "GET" if body is None else "PUT"
+        request = urllib.request.Request(self._base + path, body, method=method)  # noqa: S310 - the scheme was checked
         request.add_header("Authorization", f"Basic {self._token}")
+        request.add_header("Content-Type", "application/json")
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
-                return json.load(answer), answer.headers.get("Date", "")
+            with urllib.request.urlopen(request, timeout=self.timeout, context=self._tls) as answer:  # noqa: S310
+                content = answer.read()
+                return (json.loads(content) if content else None), answer.headers.get("Date", "")
         except urllib.error.HTTPError as error:
             if error.code in _UNAUTHORISED:
                 raise AuthenticationFailed(self._host, self._user, "management_url") from None
@@ -109,6 +142,36 @@ class Management:
         except (OSError, ValueError) as error:
             text = f"no management API answers at {self._host}: {error}. Correct management_url, or unset it"
             raise BrokerUnavailable(text) from None
+
+
+async def find(settings: Settings, connection: Connection) -> Management | None:
+    """The API of the broker that we are connected to: the configured one, or else what answers at the usual port beside it.
+
+    A guess must be of the same cluster and take the same user; otherwise it is none, and nobody is bothered.
+
+    Raises:
+        ConfigurationError: `management_url` cannot be used.
+    """
+    if settings.management_url is not None:
+        return Management(settings.management_url)
+    guess = _beside(settings.broker, connection.endpoint)
+    try:
+        if guess is not None and await guess.cluster_name() == connection.cluster_name:
+            guess.timeout = TIMEOUT
+            return guess
+    except (RmqJobsError, KeyError, TypeError):  # something else may answer there
+        pass
+    return None
+
+
+def _beside(broker: Broker, endpoint: Endpoint) -> Management | None:
+    """The usual port of that host, as the user we are."""
+    port = endpoint.port + USUAL_OFFSET
+    if port >= 2**16:
+        return None
+    scheme, tls = ("https", broker.tls.context()) if broker.tls else ("http", None)
+    user = f"{quote(broker.user, safe='')}:{quote(broker.password, safe='')}"
+    return Management(f"{scheme}://{user}@{Endpoint(endpoint.host, port)}", tls, GUESS_TIMEOUT)
 
 
 class _NotFound(BrokerError):

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -77,10 +77,19 @@ class PublishLink:
         name: Connection name.
         heartbeat: AMQP heartbeat.
         prepare: Runs on each new connection before anything is published on it.
+        beside: Runs as long as the link is open, and is given it.
     """
 
-    def __init__(self, where: Callable[[], Broker], *, name: str, heartbeat: timedelta, prepare: Prepare | None = None) -> None:
-        self._where, self._name, self._heartbeat, self._prepare = where, name, heartbeat, prepare
+    def __init__(
+        self,
+        where: Callable[[], Broker],
+        *,
+        name: str,
+        heartbeat: timedelta,
+        prepare: Prepare | None = None,
+        beside: Callable[[PublishLink], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        self._where, self._name, self._heartbeat, self._prepare, self._beside = where, name, heartbeat, prepare, beside
         self._broker: Broker | None = None
         self._waiting: deque[_Entry] = deque()
         self._unconfirmed: dict[int, _Entry] = {}  # by delivery tag, in order
@@ -95,14 +104,16 @@ class PublishLink:
         self._limit = sys.maxsize  # bytes of a body that the broker takes, as far as is known
         self._frame = USUAL_FRAME  # bytes that all headers of a message may have
         self._trouble: RmqJobsError | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._checker: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         """Starts connecting in the background; harmless when it is open. On another event loop it starts afresh."""
         self._leave_ended_loop()
-        if self._keeper is None:
-            self._keeper = asyncio.create_task(self._keep_connected(), name="rmqjobs-publishing")
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._keep_connected(), name="rmqjobs-publishing")]
+            if self._beside is not None:
+                self._tasks.append(asyncio.create_task(self._beside(self)))
 
     async def publish(self, message: Message, timeout: timedelta) -> None:
         """Publishes one message and waits for its confirm.
@@ -134,6 +145,11 @@ class PublishLink:
             self._checker = loop.call_later(_CHECK_EVERY, self._check_deadlines)
 
     @property
+    def connection(self) -> Connection | None:
+        """The present connection, which may be on its way out."""
+        return self._connection
+
+    @property
     def is_connected(self) -> bool:
         """Whether there is a channel to publish on."""
         return self._channel is not None and self._channel.is_open
@@ -159,10 +175,10 @@ class PublishLink:
         self._leave_ended_loop()
         while self.outstanding:
             await asyncio.sleep(_LOOK_AGAIN)
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-            self._keeper = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
         if self._checker is not None:
             self._checker.cancel()
         if self._connection is not None:
@@ -177,7 +193,7 @@ class PublishLink:
             return
         if self._connection is not None:
             self._connection.abandon()
-        self._loop, self._keeper, self._checker, self._connection = loop, None, None, None
+        self._loop, self._tasks, self._checker, self._connection = loop, [], None, None
         self._forget_channel()
         self._waiting.clear()  # whoever waited for these has ended with their loop
 

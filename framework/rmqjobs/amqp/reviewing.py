@@ -85,7 +85,7 @@ class Desk:
     """A connection of an operator: looks at queues, holds messages, publishes with confirms."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     async def depth(self, queue: str) -> int | None:
         """Ready messages in a queue, or None when it does not exist."""
@@ -104,7 +104,7 @@ class Desk:
             BrokerError: The connection is lost.
         """
         count = await self._await_turn(queue)
-        holding = await Holding.on(self._connection, queue)
+        holding = await Holding.on(self.connection, queue)
         try:
             yield Look(holding, queue, count)
         finally:
@@ -116,7 +116,7 @@ class Desk:
         Raises:
             PublishError: One of them is not in a queue.
         """
-        outlet = Outlet(self._connection, await self._connection.channel())
+        outlet = Outlet(self.connection, await self.connection.channel())
         await outlet.open()
         failures = await outlet.publish(messages)
         await outlet.channel.close()
@@ -133,13 +133,13 @@ class Desk:
         raise ReviewInProgress(f"another review holds {queue!r} for over {_TURN:g} s. End it, then try again")
 
     async def _counts(self, queue: str) -> tuple[int, int] | None:
-        channel = await self._connection.channel()
+        channel = await self.connection.channel()
         try:
             answer = await channel.call("queue_declare", queue=queue, passive=True)
         except PermissionMissing:
             raise
         except BrokerError:
-            if self._connection.closed.done():
+            if self.connection.closed.done():
                 raise
             return None
         await channel.close()

@@ -333,7 +333,7 @@ async def _queues(review: Review, settings: Settings, wanted: list[str] | None) 
 
 
 def _where_to_look() -> str:
-    return "Queues are known from installed plugins, and from the broker when management_url is set"
+    return "Queues are known from installed plugins, and from the broker's management API where it answers"
 
 
 async def _find(

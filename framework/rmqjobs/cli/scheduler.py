@@ -63,7 +63,8 @@ def scheduler(
 
 async def _serve(serving: Scheduler, settings: Settings) -> int:
     stop, manager = stop_by_signal("second signal: ending now"), Notifier(os.environ)
-    probes = Probes(settings, role="scheduler", collectors=(serving.chronicle,), is_ready=lambda: serving.is_ready)
+    collectors = (serving.chronicle, serving.policies)
+    probes = Probes(settings, role="scheduler", collectors=collectors, trouble=lambda: serving.trouble)
     async with probes, manager.alive(lambda: serving.is_ready):
         await serving.run(stop)
         manager.say(STOPPING)

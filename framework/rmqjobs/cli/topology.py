@@ -1,4 +1,4 @@
-"""`rmqjobs topology show | apply | permissions`."""
+"""`rmqjobs topology show | plan | apply | permissions`."""
 
 from __future__ import annotations
 
@@ -8,34 +8,44 @@ from dataclasses import asdict
 
 import cyclopts
 
-from rmqjobs.amqp.connection import connect, connection_name
+from rmqjobs import policies
+from rmqjobs.amqp import management
+from rmqjobs.amqp.connection import Connection, connect, connection_name
 from rmqjobs.amqp.declaring import declare
-from rmqjobs.cli.errors import say
+from rmqjobs.cli.errors import INVALID, say
 from rmqjobs.cli.options import Common, Flag, Words
 from rmqjobs.cli.output import print_json, print_table
+from rmqjobs.doctor import plans
 from rmqjobs.errors import ConfigurationError
 from rmqjobs.permissions import Role, roles
 from rmqjobs.plugins import load
 from rmqjobs.settings import Settings
-from rmqjobs.topology import Topology, build, scheduling
+from rmqjobs.topology import Names, Topology, build, scheduling
 
 app = cyclopts.App(name="topology", help="Exchanges, queues and bindings.")
 
 
 @app.command
-def show(*, plugin: Words = None, json: bool = False, common: Common | None = None) -> None:
+def show(*, plugin: Words = None, shield: Flag = False, json: Flag = False, common: Common | None = None) -> None:
     """Print what the plugins need in RabbitMQ; asks no broker.
 
     Parameters
     ----------
     plugin
         A plugin to include; all installed ones when none is named.
+    shield
+        Print the policy that keeps other policies away from these queues, as a command for `rabbitmqctl`.
     json
         Print JSON.
     """
-    topology = _topology((common or Common()).settings(plugins=plugin or None))
+    settings = (common or Common()).settings(plugins=plugin or None)
+    topology, shielding = _topology(settings), policies.shield(settings.prefix)
     if json:
-        print_json(asdict(topology))
+        print_json(asdict(topology) | ({"shield": asdict(shielding)} if shield else {}))
+        return
+    if shield:
+        print(shielding.command(settings.broker.vhost))  # noqa: T201 - a line to paste, whole
+        say("give it a higher priority than every policy that is there: rmqjobs topology apply --shield does so by itself")
         return
     print_table(
         ("exchange", "kind", "arguments"), ({"exchange": e.name, **_with(e.kind, e.arguments)} for e in topology.exchanges)
@@ -98,29 +108,72 @@ def _command(role: Role, user: str, vhost: str) -> str:
 
 
 @app.command
-def apply(*, plugin: Words = None, common: Common | None = None) -> None:
+def plan(*, plugin: Words = None, shield: Flag = False, json: Flag = False, common: Common | None = None) -> int:
+    """Print what `apply` would change; changes nothing. Exits with 7 when something is in its way.
+
+    Parameters
+    ----------
+    plugin
+        A plugin to include; all installed ones when none is named.
+    shield
+        Include the policy that keeps other policies away from these queues, and what it would hide.
+    json
+        Print JSON.
+    """
+    settings = (common or Common()).settings(plugins=plugin or None)
+    changes = asyncio.run(plans.make(settings, _topology(settings), shield=shield))
+    if json:
+        print_json([asdict(change) for change in changes])
+    elif changes:
+        print_table(("change", "kind", "name", "details"), map(asdict, changes))
+    else:
+        say(f"nothing to change on {settings.broker}")
+    return INVALID if any(change.change is plans.Verb.BLOCKED for change in changes) else 0
+
+
+@app.command
+def apply(*, plugin: Words = None, shield: Flag = False, common: Common | None = None) -> None:
     """Declare it; what is there already stays as it is.
 
     Parameters
     ----------
     plugin
         A plugin to include; all installed ones when none is named.
+    shield
+        Also set a policy that keeps other policies away from these queues: one that matches everything can make a queue drop
+        jobs. Needs the management API. Operator policies cannot be kept away.
     """
     settings = (common or Common()).settings(plugins=plugin or None)
     topology = _topology(settings)
-    asyncio.run(_apply(settings, topology))
+    shielding = asyncio.run(_apply(settings, topology, shield=shield))
     say(
         f"declared {len(topology.exchanges)} exchanges, {len(topology.queues)} queues and {len(topology.bindings)} bindings"
         f" on {settings.broker}"
     )
+    if shielding is not None:
+        say(f"set policy {shielding.name!r} for {shielding.pattern} with priority {shielding.priority:,}")
 
 
-async def _apply(settings: Settings, topology: Topology) -> None:
+async def _apply(settings: Settings, topology: Topology, *, shield: bool) -> policies.Shield | None:
     connection = await connect(settings.broker, name=connection_name("topology"), heartbeat=settings.heartbeat)
     try:
         await declare(connection, topology)
+        return await _raise_shield(settings, connection) if shield else None
     finally:
         await connection.close()
+
+
+async def _raise_shield(settings: Settings, connection: Connection) -> policies.Shield:
+    vhost, api = settings.broker.vhost, await management.find(settings, connection)
+    if api is None:
+        hint = f"Set it, or as the broker's administrator run: {policies.shield(settings.prefix).command(vhost)}"
+        raise ConfigurationError("management_url", "it is not set, and AMQP cannot set policies", hint)
+    shielding = policies.shield(settings.prefix, await api.policies(vhost))
+    await api.set_policy(vhost, shielding.name, shielding.policy)
+    for harm in policies.judge(await api.queues(vhost), Names(settings.prefix), await api.operator_policies(vhost)):
+        if harm.by_operator:
+            say(f"note: {harm.summary} ({harm.evidence}). No shield helps; end it with: {policies.mend(harm, vhost)}")
+    return shielding
 
 
 def _topology(settings: Settings) -> Topology:

@@ -108,7 +108,8 @@ async def _serve(registry: Registry, settings: Settings) -> int:
     os.environ.pop(SOCKET, None)
     if (pipe := os.environ.pop(PARENT_PIPE, None)) is not None:
         stop_with_parent(stop, int(pipe))
-    probes = Probes(settings, role="worker", collectors=(serving.figures,), is_ready=lambda: serving.is_ready)
+    collectors = (serving.figures, serving.policies)
+    probes = Probes(settings, role="worker", collectors=collectors, trouble=lambda: serving.trouble)
     async with probes, manager.alive(lambda: serving.is_ready):
         await serving.start()
         loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from rmqjobs.amqp import management
 from rmqjobs.amqp.holding import HeldMessage
-from rmqjobs.amqp.management import Management
 from rmqjobs.amqp.reviewing import Desk, Look
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.errors import RmqJobsError
@@ -105,11 +105,11 @@ class Review:
         self._names = Names(settings.prefix)
 
     async def queues(self, known: Sequence[str]) -> list[str]:
-        """Work queues that have a dead-letter queue: the known ones, and all the broker has if its management API is set."""
+        """Work queues that have a dead-letter queue: the known ones, and all the broker has if its management API answers."""
         candidates = set(known)
-        if self._settings.management_url:
+        if (api := await management.find(self._settings, self._desk.connection)) is not None:
             start, end = f"{self._names.prefix}.", ".dead"
-            names = await Management(self._settings.management_url).queue_names(self._settings.broker.vhost)
+            names = await api.queues(self._settings.broker.vhost)
             candidates |= {name[len(start) : -len(end)] for name in names if name.startswith(start) and name.endswith(end)}
         return [queue for queue in sorted(candidates) if await self._desk.depth(self._names.dead_queue(queue)) is not None]
 

@@ -9,11 +9,13 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
+from rmqjobs.doctor.drift import compare
 from rmqjobs.doctor.facts import Facts
 from rmqjobs.job import Handler
 from rmqjobs.permissions import roles
+from rmqjobs.policies import Effect, judge, mend
 from rmqjobs.settings import Settings
-from rmqjobs.topology import LADDER_LEVELS, Names, Topology, consumer_arguments, job_type_of_key, milliseconds
+from rmqjobs.topology import LADDER_LEVELS, Binding, Names, Topology, consumer_arguments, job_type_of_key, milliseconds
 
 CONSUMER_TIMEOUTS = (3, 12)
 STRICT_PRIORITIES, TWO_PRIORITIES = (4, 3), (4, 0)
@@ -29,16 +31,6 @@ class Severity(StrEnum):
     NOTE = "note"
     WARNING = "warning"
     ERROR = "error"
-
-
-# Set by a policy, these make jobs vanish or come back too seldom, whatever the queue's own arguments say.
-HARMFUL = {
-    "expires": (Severity.ERROR, "deletes the queue with its jobs when nobody uses it for a while"),
-    "message-ttl": (Severity.ERROR, "removes jobs that wait for longer"),
-    "delivery-limit": (Severity.WARNING, "gives jobs up that were returned so often, whatever the retry policy says"),
-    "max-length": (Severity.WARNING, "refuses jobs beyond a length"),
-    "max-length-bytes": (Severity.WARNING, "refuses jobs beyond a size"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,23 +146,20 @@ def alarms(patient: Patient) -> Found:
 
 def topology(patient: Patient) -> Found:
     """Exchanges, queues and bindings are there."""
-    facts, apply = patient.facts, patient.command("topology apply")
-    yield from patient.unseen(facts.unseen)
-    names = [queue.name for queue in patient.topology.queues]
-    missing = [name for name in names if name not in facts.queues and name not in facts.unseen]
-    missing += facts.missing_exchanges
-    if missing:
-        yield Severity.ERROR, f"exchanges or queues are missing: {len(missing)}", _some(missing), apply
-    if facts.management is not None:
-        there = facts.management.bindings
-        wanted = [(each.source, each.destination, each.key) for each in patient.topology.bindings]
-        lost = [f"{job_type_of_key(key)} from {source} to {to}" for source, to, key in wanted if (source, to, key) not in there]
-        if lost and not missing:
-            yield Severity.ERROR, f"bindings are missing, their jobs are unrouted: {len(lost)}", _some(lost), apply
-        still = [f"{job_type_of_key(each.key)} from {each.source} to {each.destination}" for each in patient.topology.obsolete
-                 if (each.source, each.destination, each.key) in there]  # fmt: skip
-        if still:
-            yield Severity.ERROR, "a handler's former queue is still bound: its jobs run twice", _some(still), apply
+    drift, apply = compare(patient.facts, patient.topology), patient.command("topology apply")
+    yield from patient.unseen(patient.facts.unseen)
+    if drift.missing:
+        yield Severity.ERROR, f"exchanges or queues are missing: {len(drift.missing)}", _some(drift.missing), apply
+    if drift.bindings and not drift.missing:
+        count, lost = len(drift.bindings), _some(map(_route, drift.bindings))
+        yield Severity.ERROR, f"bindings are missing, their jobs are unrouted: {count}", lost, apply
+    if drift.obsolete:
+        evidence = _some(map(_route, drift.obsolete))
+        yield Severity.ERROR, "a handler's former queue is still bound: its jobs run twice", evidence, apply
+    for name, wrong in drift.different.items():
+        effect = "nothing is recorded" if name == patient.names.journal else "nobody can declare it"
+        mending = f"drain and delete that queue; {apply} makes it anew"
+        yield Severity.ERROR, f"queue {name} is not what it should be: {effect}", wrong, mending
 
 
 def consumers(patient: Patient) -> Found:
@@ -241,13 +230,6 @@ def orphaned_delays(patient: Patient) -> Found:
 def dead_lettering(patient: Patient) -> Found:
     """Dead-lettering by the broker is at least once."""
     api = patient.facts.management
-    for name, queue in _ours(patient):
-        arguments = queue.get("arguments") or {}
-        if "x-dead-letter-exchange" in arguments and (
-            arguments.get("x-dead-letter-strategy") != "at-least-once" or arguments.get("x-overflow") != "reject-publish"
-        ):
-            mend = "drain and delete that queue; `rmqjobs topology apply` makes it anew"
-            yield Severity.ERROR, "the broker may lose what it dead-letters", f"{name}: at-most-once", mend
     if api is not None and "stream_queue" in api.disabled_features:
         mend = "rabbitmqctl enable_feature_flag stream_queue"
         yield Severity.ERROR, "at-least-once dead-lettering is not enabled", "feature flag stream_queue is off", mend
@@ -255,16 +237,13 @@ def dead_lettering(patient: Patient) -> Found:
 
 def policies(patient: Patient) -> Found:
     """No policy takes jobs away."""
-    for name, queue in _ours(patient):
-        effective = queue.get("effective_policy_definition") or {}
-        policy, verb = queue.get("policy"), "clear_policy"
-        if policy is None:
-            policy, verb = queue.get("operator_policy"), "clear_operator_policy"
-        for key, (severity, why) in HARMFUL.items():
-            if key in effective:
-                mend = f"rabbitmqctl {verb} -p {patient.vhost} {shlex.quote(str(policy))}"
-                evidence = f"policy {policy!r} sets {key} = {effective[key]} on {name}"
-                yield severity, f"a policy {why}", evidence, mend
+    api = patient.facts.management
+    if api is None:
+        return
+    for harm in judge(api.queues, patient.names, api.operator_policies):
+        severity = Severity.WARNING if harm.worst is Effect.REFUSES else Severity.ERROR
+        mending = mend(harm, patient.settings.broker.vhost, patient.command("topology apply --shield"))
+        yield severity, harm.summary, harm.evidence, mending
 
 
 def consumer_timeout(patient: Patient) -> Found:
@@ -330,6 +309,10 @@ def _ours(patient: Patient) -> Iterable[tuple[str, Mapping[str, Any]]]:
     api = patient.facts.management
     ours = {queue.name for queue in patient.topology.queues} | {patient.names.scheduler}
     return [(name, queue) for name, queue in sorted(api.queues.items()) if name in ours] if api else []
+
+
+def _route(binding: Binding) -> str:
+    return f"{job_type_of_key(binding.key)} from {binding.source} to {binding.destination}"
 
 
 def _some(names: Iterable[str], most: int = 3) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from rmqjobs.amqp import management
 from rmqjobs.amqp.connection import Connection, connect, connection_name
-from rmqjobs.amqp.management import Management
 from rmqjobs.errors import BrokerError, ConfigurationError, PermissionMissing
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names, Topology
@@ -28,7 +28,9 @@ class ManagementFacts:
 
     Args:
         alarms: Whether a memory or disk alarm is in effect.
-        queues: By name: arguments, policy, effective_policy_definition, members, online, state.
+        queues: By name, with `amqp.management.QUEUE_COLUMNS`.
+        policies: All there are, as far as the user may see them.
+        operator_policies: These, too.
         bindings: Source, destination, routing key.
         permissions: The user's expressions for configure, write, read; None when it may not ask.
         disabled_features: Names of feature flags that are off.
@@ -37,6 +39,8 @@ class ManagementFacts:
 
     alarms: bool
     queues: Mapping[str, Mapping[str, Any]]
+    policies: Sequence[Mapping[str, Any]]
+    operator_policies: Sequence[Mapping[str, Any]]
     bindings: frozenset[tuple[str, str, str]]
     permissions: tuple[str, str, str] | None
     disabled_features: tuple[str, ...]
@@ -82,10 +86,10 @@ async def gather(settings: Settings, topology: Topology) -> Facts:
         looks = {name: await _look(connection, "exchange_declare", unseen, exchange=name) for name in exchanges}
         missing = [name for name, found in looks.items() if found is None and name not in unseen]
         version, release = connection.version_text, connection.broker_version
+        api, problem = await _management(settings, connection)
     finally:
         await connection.close()
-    management, problem = await _management(settings)
-    return Facts(version, release, queues, tuple(missing), tuple(unseen), management, problem)
+    return Facts(version, release, queues, tuple(missing), tuple(unseen), api, problem)
 
 
 async def _queue(connection: Connection, name: str, unseen: list[str]) -> QueueFacts | None:
@@ -109,15 +113,21 @@ async def _look(connection: Connection, method: str, unseen: list[str], **thing:
     return found
 
 
-async def _management(settings: Settings) -> tuple[ManagementFacts | None, str]:
-    if settings.management_url is None:
-        return None, "management_url is not set"
-    broker = settings.broker
+async def _management(settings: Settings, connection: Connection) -> tuple[ManagementFacts | None, str]:
+    vhost, user = settings.broker.vhost, settings.broker.user
     try:
-        api = Management(settings.management_url)
-        alarms, difference = await api.alarms(), await api.clock_difference()
-        queues, bindings = await api.queues(broker.vhost), await api.bindings(broker.vhost)
-        permissions, features = await api.permissions(broker.vhost, broker.user), await api.disabled_features()
+        api = await management.find(settings, connection)
+        if api is None:
+            return None, "management_url is not set, and none answers at the usual port beside the broker's"
+        return ManagementFacts(
+            alarms=await api.alarms(),
+            clock_difference=await api.clock_difference(),
+            queues=await api.queues(vhost),
+            policies=await api.policies(vhost),
+            operator_policies=await api.operator_policies(vhost),
+            bindings=await api.bindings(vhost),
+            permissions=await api.permissions(vhost, user),
+            disabled_features=await api.disabled_features(),
+        ), ""
     except (BrokerError, ConfigurationError) as error:
         return None, str(error)
-    return ManagementFacts(alarms, queues, bindings, permissions, features, difference), ""

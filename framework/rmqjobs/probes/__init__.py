@@ -44,11 +44,11 @@ class Probes:
         settings: Which port.
         role: Of the process, for `rmqjobs_build_info`.
         collectors: What is shown at `/metrics`.
-        is_ready: What `/readyz` answers.
+        trouble: Why this process is not ready, for `/readyz`; empty when it is.
     """
 
-    def __init__(self, settings: Settings, *, role: str, collectors: Sequence[Collector], is_ready: Callable[[], bool]) -> None:
-        self._settings, self._role, self._collectors, self._is_ready = settings, role, collectors, is_ready
+    def __init__(self, settings: Settings, *, role: str, collectors: Sequence[Collector], trouble: Callable[[], str]) -> None:
+        self._settings, self._role, self._collectors, self._trouble = settings, role, collectors, trouble
         self._beat_at = time.monotonic()
         self._server: Any = None
         self._beating: asyncio.Task[None] | None = None
@@ -94,7 +94,7 @@ class Probes:
             return [b"there are /metrics, /livez and /readyz\n"]
         silent = time.monotonic() - self._beat_at
         problem = f"the event loop has not moved for {silent:.0f} s" if silent > HANGS_AFTER else ""
-        if path == "/readyz" and not problem and not self._is_ready():
-            problem = "not ready: see the log"
+        if path == "/readyz":
+            problem = problem or self._trouble()
         respond("503 Service Unavailable" if problem else "200 OK", _TEXT)
         return [f"{problem or 'ok'}\n".encode()]

@@ -14,6 +14,7 @@ from rmqjobs.amqp.declaring import ensure
 from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.errors import InvalidJob
 from rmqjobs.job import Payload
+from rmqjobs.policywatch import PolicyWatch
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names, build
 from rmqjobs.wire.jobs import Message, Options, encode, new_job_id
@@ -94,9 +95,12 @@ def link_of(settings: Settings) -> PublishLink:
         if settings.declare:
             await ensure(connection, names.jobs, build(prefix=names.prefix))
 
-    return PublishLink(
-        lambda: settings.broker, name=connection_name("publisher"), heartbeat=settings.heartbeat, prepare=prepare
-    )
+    async def watch(link: PublishLink) -> None:
+        if settings.management_url is not None:  # a program that publishes does not go looking for it
+            await PolicyWatch(settings).run(lambda: link.connection)
+
+    name, heartbeat = connection_name("publisher"), settings.heartbeat
+    return PublishLink(lambda: settings.broker, name=name, heartbeat=heartbeat, prepare=prepare, beside=watch)
 
 
 def id_of(message: Message) -> str:

@@ -16,6 +16,7 @@ from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.errors import MalformedMessage, NewerToken, RmqJobsError
 from rmqjobs.events import EventKind
 from rmqjobs.journal import Journal
+from rmqjobs.policywatch import PolicyWatch
 from rmqjobs.scheduler.active import HELLO_EVERY, Active
 from rmqjobs.scheduler.catalogue import Catalogue
 from rmqjobs.scheduler.chronicle import Chronicle
@@ -64,6 +65,7 @@ class Scheduler:
         self._link = link
         self._journal = Journal(link, self._names, source=self.name, interval=settings.journal_interval)
         self.chronicle = Chronicle(self._journal, now)
+        self.policies = PolicyWatch(settings)
         self._pinger = Pinger()
         self._token = Token()  # the last state seen; offered again should the queue be lost
         self._catalogue = load()
@@ -82,13 +84,18 @@ class Scheduler:
         """Whether it ticks or stands by."""
         return self._holding is not None and not self._holding.lost.done()
 
+    @property
+    def trouble(self) -> str:
+        """Why nobody should count on this scheduler; empty when one can."""
+        return self.policies.loss if self.is_ready else "not ready: see the log"
+
     async def run(self, stop: asyncio.Event) -> None:
         """Works until told to stop.
 
         Raises:
             BrokerError: The broker is not there at the start, or refuses us.
         """
-        journal = asyncio.create_task(self._journal.run())
+        beside = [asyncio.create_task(each) for each in (self._journal.run(), self.policies.run(self._connection))]
         ended = asyncio.create_task(stop.wait())
         backoff = Backoff()
         holding: Holding | None = await self._open()
@@ -100,12 +107,15 @@ class Scheduler:
                     backoff.reset()
                 holding = await self._open_again(backoff, ended)
         finally:
-            journal.cancel()
-            ended.cancel()
-            await asyncio.gather(journal, ended, return_exceptions=True)
+            for task in (*beside, ended):
+                task.cancel()
+            await asyncio.gather(*beside, ended, return_exceptions=True)
             await self._pinger.close()
             await self._journal.close()
             await self._link.close()
+
+    def _connection(self) -> Connection | None:
+        return self._holding.connection if self._holding is not None else None
 
     async def _open(self) -> Holding:
         return await Holding.open(self._settings, self._names.scheduler, role="scheduler", prepare=self._declare)

@@ -23,6 +23,7 @@ from rmqjobs.execution.lanes import Lane
 from rmqjobs.job import Handler, Pool
 from rmqjobs.journal import Journal
 from rmqjobs.plugins import Registry
+from rmqjobs.policywatch import PolicyWatch
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names, build, consumer_arguments
 from rmqjobs.worker.ahead import Ahead
@@ -77,6 +78,7 @@ class Worker:
         self.figures = Figures(self._values)
         self._chronicle = Chronicle(self._journal, self.figures, now)
         self._lookout = Lookout(self._names.scheduler, settings.scheduler_missing_after, self._chronicle.unscheduled)
+        self.policies = PolicyWatch(settings)
         self._watchdog = Watchdog(registry.handlers.values(), self._chronicle.blocked)
         recycle = Recycle(settings.recycle_after, settings.recycle_above * 2**20)
         self._pools = Pools(
@@ -136,6 +138,7 @@ class Worker:
             self._chronicle.announce(self._path.open, interval),
             self._keep_claiming(),
             self._lookout.run(lambda: self._consuming.connection),
+            self.policies.run(lambda: self._consuming.connection),
             self._watchdog.run(),
             keep_limits(self._path.running),
             self._ahead.run(),
@@ -160,6 +163,11 @@ class Worker:
     def is_ready(self) -> bool:
         """Whether every expected consumer is there, and what jobs lead to can be published."""
         return self._consuming.actual == self._consuming.expected and self._publishing.takes_messages
+
+    @property
+    def trouble(self) -> str:
+        """Why no job should count on this worker; empty when one can."""
+        return self.policies.loss if self.is_ready else "not ready: see the log"
 
     @property
     def running(self) -> int:

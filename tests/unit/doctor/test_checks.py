@@ -19,7 +19,11 @@ WORK = [NAMES.queue(queue) for queue in sorted({handler.queue for handler in HAN
 HEALTHY = {queue.name: QueueFacts(0, 1 if queue.name in WORK else 0) for queue in TOPOLOGY.queues}
 API = ManagementFacts(
     alarms=False,
-    queues={queue.name: {"arguments": dict(queue.arguments)} for queue in TOPOLOGY.queues},
+    queues={
+        queue.name: {"arguments": dict(queue.arguments), "type": queue.arguments["x-queue-type"]} for queue in TOPOLOGY.queues
+    },
+    policies=(),
+    operator_policies=(),
     bindings=frozenset((each.source, each.destination, each.key) for each in TOPOLOGY.bindings),
     permissions=(".*", ".*", ".*"),
     disabled_features=(),
@@ -84,20 +88,21 @@ CASES: list[tuple[str, Facts, str, Severity, str]] = [
     ("a consumer on the ladder", with_queue("rmqjobs.delay.03", 1, 1), "delay-ladder", E, "end whoever"),
     ("a strange level", with_api(queues={**API.queues, "rmqjobs.delay.99": {}}), "orphaned-delays", W, ""),
     (
-        "at-most-once dead-lettering",
+        "a queue with other arguments",
         with_details("rmqjobs.demo", arguments={"x-dead-letter-exchange": "rmqjobs.dead"}),
-        "dead-lettering", E, "topology apply",
+        "topology", E, "topology apply",
     ),
     ("a feature flag", with_api(disabled_features=("stream_queue",)), "dead-lettering", E, "enable_feature_flag stream_queue"),
     (
         "a harmful policy",
         with_details("rmqjobs.demo", policy="short", effective_policy_definition={"message-ttl": 1000}),
-        "policies", E, "clear_policy -p / short",
+        "policies", E, "rmqjobs topology apply --shield",
     ),
+    ("a journal that is no stream", with_details("rmqjobs.journal", type="quorum", arguments={}), "topology", E, "drain"),
     (
         "an operator policy",
         with_details("rmqjobs.demo", operator_policy="ops", effective_policy_definition={"delivery-limit": 3}),
-        "policies", W, "clear_operator_policy -p / ops",
+        "policies", E, "clear_operator_policy -p / ops",
     ),
     ("a management API that is not there", replace(FACTS, management=None, management_problem="-"), "management", E, "correct"),
     ("a replica away", with_details("rmqjobs.demo", members=["a", "b", "c"], online=["a", "b"]), "replicas", W, "start"),

@@ -1,0 +1,248 @@
+"""What an operator's policies do to our queues. Above `topology`: pure, from what the management API tells.
+
+A policy can change a queue behind our back: make it drop jobs that were confirmed, refuse them, or delete itself. Tried on
+RabbitMQ 3.10 and 4.3: of `overflow` the policy counts and not the queue's own argument; of limits and times the lower one; of
+where dead letters go, the argument. Only the policy of the highest priority counts for a queue, and an operator policy besides.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+from rmqjobs.topology import LADDER_LEVELS, NO_DELIVERY_LIMIT, Names
+
+QueueFacts = Mapping[str, Any]  # as `amqp.management` has them: policy, operator_policy, effective_policy_definition, arguments
+# A policy has to set something, and RabbitMQ passes over one with a key that the queue's type does not know. Of two delivery
+# limits the lower one counts: the queue's own.
+_CHANGES_NOTHING: Mapping[str, Any] = {"delivery-limit": NO_DELIVERY_LIMIT}
+_SHIELD_PRIORITY = 1_000
+
+
+class Effect(StrEnum):
+    """What a policy does, the worst first."""
+
+    LOSES = "loses"  # confirmed jobs, dead letters or the scheduler's state are gone
+    BURIES = "buries"  # jobs become dead letters without having run
+    HURRIES = "hurries"  # delayed jobs come early
+    REFUSES = "refuses"  # publishers, or workers with a dead letter, are told so and try again
+
+    @property
+    def words(self) -> str:
+        """What it comes to, in words."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    Effect.LOSES: "makes confirmed jobs vanish",
+    Effect.BURIES: "makes dead letters of jobs that never ran",
+    Effect.HURRIES: "lets delayed jobs come early",
+    Effect.REFUSES: "makes queues refuse jobs",
+}
+
+
+class Role(StrEnum):
+    """What a queue is for."""
+
+    WORK = "work queues"
+    LADDER = "levels of the delay ladder"
+    DEAD = "dead-letter queues"
+    UNROUTED = "unrouted jobs"
+    DROPPED = "dropped dead letters"
+    SCHEDULER = "the scheduler's state"
+    JOURNAL = "the journal"
+
+
+@dataclass(slots=True)
+class Harm:
+    """What one policy does to our queues.
+
+    Args:
+        policy: Its name.
+        by_operator: It is an operator policy, which no other policy can override.
+        effects: For each effect, what does it, and to how many queues of which kind.
+    """
+
+    policy: str
+    by_operator: bool
+    effects: dict[Effect, dict[str, dict[Role, int]]] = field(default_factory=dict)
+
+    @property
+    def worst(self) -> Effect:
+        """Its worst effect."""
+        return min(self.effects, key=list(Effect).index)
+
+    @property
+    def summary(self) -> str:
+        """What it does, in a sentence."""
+        kind = "operator policy" if self.by_operator else "policy"
+        ordered = [effect.words for effect in Effect if effect in self.effects]
+        return f"{kind} {self.policy!r} {' and '.join(ordered)}"
+
+    @property
+    def evidence(self) -> str:
+        """By what, and where: `max-length = 20 on 4 work queues and 4 dead-letter queues`."""
+        causes: dict[str, dict[Role, int]] = {}
+        for found in self.effects.values():
+            for cause, roles in found.items():
+                causes.setdefault(cause, {}).update(roles)
+        return "; ".join(f"{cause} on {places(roles)}" for cause, roles in causes.items())
+
+    def add(self, effect: Effect, cause: str, role: Role) -> None:
+        """One more queue."""
+        roles = self.effects.setdefault(effect, {}).setdefault(cause, {})
+        roles[role] = roles.get(role, 0) + 1
+
+
+def judge(queues: Mapping[str, QueueFacts], names: Names, operator_policies: Iterable[Mapping[str, Any]] = ()) -> list[Harm]:
+    """What is harmful of all policies that apply to our queues, one entry a policy, the worst first.
+
+    Args:
+        queues: By name; others than ours are left out.
+        names: Ours.
+        operator_policies: All there are, to tell whose doing it is.
+    """
+    by_operators = {str(each["name"]): each["definition"] for each in operator_policies}
+    harms: dict[tuple[str, bool], Harm] = {}
+    for name, facts in sorted(queues.items()):
+        role = role_of(name, facts, names)
+        definition = facts.get("effective_policy_definition") or {}
+        if role is None or not definition:
+            continue
+        for effect, key, cause in _effects(role, definition, facts.get("arguments") or {}):
+            policy, by_operator = _culprit(key, facts, by_operators)
+            harms.setdefault((policy, by_operator), Harm(policy, by_operator)).add(effect, cause, role)
+    return sorted(harms.values(), key=lambda harm: list(Effect).index(harm.worst))
+
+
+def role_of(name: str, facts: QueueFacts, names: Names) -> Role | None:
+    """What a queue is for; None when it is none of ours."""
+    if name in (fixed := _fixed(names)):
+        return fixed[name]
+    if not name.startswith(f"{names.prefix}."):
+        return None
+    if (facts.get("arguments") or {}).get("x-dead-letter-exchange") == names.dead:
+        return Role.WORK
+    return Role.DEAD if name.endswith(".dead") else None
+
+
+@cache
+def _fixed(names: Names) -> dict[str, Role]:
+    """Queues that every prefix has."""
+    return {
+        names.unrouted: Role.UNROUTED,
+        names.dropped: Role.DROPPED,
+        names.scheduler: Role.SCHEDULER,
+        names.journal: Role.JOURNAL,
+        **{names.delay(level): Role.LADDER for level in range(LADDER_LEVELS)},
+    }
+
+
+def mend(harm: Harm, vhost: str, shielding: str = "rmqjobs topology apply --shield") -> str:
+    """The command that ends it. No shield helps against an operator policy."""
+    return shlex.join(["rabbitmqctl", "clear_operator_policy", "-p", vhost, harm.policy]) if harm.by_operator else shielding
+
+
+@dataclass(frozen=True, slots=True)
+class Shield:
+    """A policy that changes nothing, in front of those that would: only the highest priority counts for a queue.
+
+    Args:
+        name: Of the policy.
+        pattern: Of the queues: all of a prefix.
+        priority: Above all others.
+    """
+
+    name: str
+    pattern: str
+    priority: int
+
+    @property
+    def policy(self) -> dict[str, Any]:
+        """As the management API takes it."""
+        return {
+            "pattern": self.pattern,
+            "definition": dict(_CHANGES_NOTHING),
+            "priority": self.priority,
+            "apply-to": "queues",
+        }
+
+    def command(self, vhost: str) -> str:
+        """As `rabbitmqctl` takes it."""
+        options = ["-p", vhost, "--priority", str(self.priority), "--apply-to", "queues"]
+        return shlex.join(["rabbitmqctl", "set_policy", *options, self.name, self.pattern, json.dumps(_CHANGES_NOTHING)])
+
+
+def shield(prefix: str, others: Iterable[Mapping[str, Any]] = ()) -> Shield:
+    """The shield of a prefix, in front of these other policies."""
+    name = f"{prefix}-shield"
+    highest = max((int(each.get("priority") or 0) for each in others if each.get("name") != name), default=0)
+    return Shield(name, rf"^{re.escape(prefix)}\.", max(_SHIELD_PRIORITY, highest + 1))
+
+
+def hidden(queues: Mapping[str, QueueFacts], names: Names) -> dict[str, dict[Role, int]]:
+    """Which policies reach our queues until a shield hides them: to how many queues of which kind."""
+    found: dict[str, dict[Role, int]] = {}
+    for name, facts in sorted(queues.items()):
+        role, policy = role_of(name, facts, names), facts.get("policy")
+        if role is not None and policy and policy != shield(names.prefix).name:
+            roles = found.setdefault(str(policy), {})
+            roles[role] = roles.get(role, 0) + 1
+    return found
+
+
+def _effects(role: Role, policy: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[tuple[Effect, str, str]]:
+    """What a policy does to a queue of that kind with these arguments: the effect, by which key, in which words."""
+    if role is Role.JOURNAL:  # a shorter history costs no job
+        return
+    when_removed = _GOES_ON.get(role, Effect.LOSES)
+    if "expires" in policy:
+        yield Effect.LOSES, "expires", f"expires = {policy['expires']}"
+    if policy.get("message-ttl", math.inf) < own.get("x-message-ttl", math.inf):
+        yield when_removed, "message-ttl", f"message-ttl = {policy['message-ttl']}"
+    yield from _limits(role, policy, when_removed)
+    if 0 <= policy.get("delivery-limit", -1) < min(own.get("x-delivery-limit", 0), _SAFE_DELIVERY_LIMIT):
+        yield when_removed, "delivery-limit", f"delivery-limit = {policy['delivery-limit']}"
+
+
+def _limits(role: Role, policy: Mapping[str, Any], when_dropped: Effect) -> Iterator[tuple[Effect, str, str]]:
+    """Lengths, and what happens at them. Only work queues and the ladder refuse by their own arguments."""
+    own = "reject-publish" if role in (Role.WORK, Role.LADDER) else "drop-head"
+    overflow = policy.get("overflow", own)
+    lengths = [key for key in ("max-length", "max-length-bytes") if key in policy]
+    for key in lengths:
+        what = f"{key} = {policy[key]}" + (f" with overflow = {overflow}" if "overflow" in policy else "")
+        yield (when_dropped if overflow == "drop-head" else Effect.REFUSES), key, what
+    if not lengths and overflow != own and own == "reject-publish":
+        # RabbitMQ sees to it that a dead letter arrives only where a queue refuses what it has no room for.
+        yield Effect.LOSES, "overflow", f"overflow = {overflow}"
+
+
+_GOES_ON = {Role.WORK: Effect.BURIES, Role.LADDER: Effect.HURRIES}  # what is removed from these arrives elsewhere
+_SAFE_DELIVERY_LIMIT = 1_000_000  # looking at dead letters counts as a delivery
+
+
+def _culprit(key: str, facts: QueueFacts, operator_policies: Mapping[str, Mapping[str, Any]]) -> tuple[str, bool]:
+    """Whose doing a value is: an operator policy's when that sets it, or when there is no other."""
+    policy, operator = facts.get("policy"), facts.get("operator_policy")
+    sets = operator_policies.get(operator or "", {})
+    if operator and (policy is None or sets.get(key) == (facts.get("effective_policy_definition") or {}).get(key)):
+        return str(operator), True
+    return str(policy), False
+
+
+def places(roles: Mapping[Role, int]) -> str:
+    """Queues by their kind, counted: `4 work queues and the journal`."""
+    parts = [role.value if role in _SINGLE else f"{roles[role]} {role.value}" for role in Role if role in roles]
+    *most, last = parts
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+_SINGLE = (Role.UNROUTED, Role.DROPPED, Role.SCHEDULER, Role.JOURNAL)
