@@ -41,9 +41,9 @@ class Effect(StrEnum):
 
 
 _WORDS = {
-    Effect.LOSES: "makes confirmed jobs vanish",
-    Effect.BURIES: "makes dead letters of jobs that never ran",
-    Effect.HURRIES: "lets delayed jobs come early",
+    Effect.LOSES: "loses confirmed jobs",
+    Effect.BURIES: "turns jobs that never ran into dead letters",
+    Effect.HURRIES: "releases delayed jobs early",
     Effect.REFUSES: "makes queues refuse jobs",
 }
 
@@ -83,8 +83,7 @@ class Harm:
     def summary(self) -> str:
         """What it does, in a sentence."""
         kind = "operator policy" if self.by_operator else "policy"
-        ordered = [effect.words for effect in Effect if effect in self.effects]
-        return f"{kind} {self.policy!r} {' and '.join(ordered)}"
+        return f"{kind} {self.policy!r} {_listed(effect.words for effect in Effect if effect in self.effects)}"
 
     @property
     def evidence(self) -> str:
@@ -240,7 +239,10 @@ def _culprit(key: str, facts: QueueFacts, operator_policies: Mapping[str, Mappin
 
 def places(roles: Mapping[Role, int]) -> str:
     """Queues by their kind, counted: `4 work queues and the journal`."""
-    parts = [role.value if role in _SINGLE else f"{roles[role]} {role.value}" for role in Role if role in roles]
+    return _listed(role.value if role in _SINGLE else f"{roles[role]} {role.value}" for role in Role if role in roles)
+
+
+def _listed(parts: Iterable[str]) -> str:
     *most, last = parts
     return f"{', '.join(most)} and {last}" if most else last
 

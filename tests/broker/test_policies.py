@@ -48,8 +48,8 @@ async def confirmed(settings: Settings, count: int) -> None:
 @pytest.mark.parametrize(
     ("definition", "severity", "says"),
     [
-        (DROPPING, "error", "makes confirmed jobs vanish"),
-        ({"message-ttl": 3_600_000}, "error", "makes confirmed jobs vanish"),
+        (DROPPING, "error", "loses confirmed jobs"),
+        ({"message-ttl": 3_600_000}, "error", "loses confirmed jobs"),
         ({"max-length": 5_000, "overflow": "reject-publish"}, "warning", "makes queues refuse jobs"),
     ],
 )
@@ -119,15 +119,15 @@ async def test_a_worker_and_a_publisher_say_so_at_their_start(
     with policy(broker, looked_at.prefix, DROPPING):
         async with working(stage, looked_at) as worker:
             await until(lambda: worker.trouble)
-            assert "makes confirmed jobs vanish" in worker.trouble
+            assert "loses confirmed jobs" in worker.trouble
             assert worker.is_ready, "jobs run all the same"
             (family,) = worker.policies.collect()
             assert {sample.labels["effect"]: sample.value for sample in family.samples}["loses"] == 1
         caplog.clear()
         async with publishing(looked_at) as publisher:
             await publisher.publish(Note(text="x"))
-            await until(lambda: any("makes confirmed jobs vanish" in each for each in caplog.messages))
-    said = [each for each in caplog.records if "vanish" in each.message]
+            await until(lambda: any("loses confirmed jobs" in each for each in caplog.messages))
+    said = [each for each in caplog.records if "loses" in each.message]
     assert [each.levelno for each in said] == [logging.ERROR]
     assert "max-length = 20" in said[0].__dict__["because"]
 
@@ -135,10 +135,10 @@ async def test_a_worker_and_a_publisher_say_so_at_their_start(
 async def test_the_scheduler_is_not_ready_while_jobs_vanish(here: Stand, looked_at: Settings, broker: RunningBroker) -> None:
     with policy(broker, looked_at.prefix, {"expires": 60_000_000}):
         scheduler = here.start("scheduler", "--metrics-port", "0", RMQJOBS_MANAGEMENT_URL=looked_at.management_url or "")
-        await until(lambda: "vanish" in here.log_of(scheduler))
+        await until(lambda: "loses confirmed" in here.log_of(scheduler))
         address = next(json.loads(line)["address"] for line in here.log_of(scheduler).splitlines() if '"probes"' in line)
         port = address.rpartition(":")[2]
         status, says = await asyncio.to_thread(probe, int(port), "/readyz")
-        assert (status, "makes confirmed jobs vanish" in says) == (503, True)
+        assert (status, "loses confirmed jobs" in says) == (503, True)
         _, metrics = await asyncio.to_thread(probe, int(port), "/metrics")
         assert 'rmqjobs_harmful_policies{effect="loses"} 1.0' in metrics
