@@ -123,6 +123,11 @@ class Schedule(BaseModel):
     )
     where: str = Field("", exclude=True, repr=False, description="Where it is written: file and line")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _in_our_words(cls, fields: Any) -> Any:
+        return without_prefixes(fields) if isinstance(fields, dict) else fields
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         kinds = [name for name in ("cron", "every", "at") if getattr(self, name) is not None]
@@ -157,6 +162,23 @@ class Schedule(BaseModel):
     def in_words(self) -> str:
         """When, in English."""
         return cron.in_words(self.cron, self.name) if self.cron is not None else self.when
+
+
+def without_prefixes(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields, with `cron` of other systems in ours: `@every 1h`, `TZ=Europe/Berlin 0 3 * * *` or `CRON_TZ=…`.
+
+    Raises:
+        ValueError: It says one thing, and the field another.
+    """
+    text = fields.get("cron")
+    prefixed = cron.unprefixed(text) if isinstance(text, str) else None
+    if prefixed is None or prefixed.text == text:
+        return fields
+    said = {"tz": prefixed.tz, "every": prefixed.every}
+    for field, value in said.items():
+        if value is not None and fields.get(field) not in (None, value, Schedule.model_fields[field].default):
+            raise ValueError(f"{field} = {fields[field]!r} is given, and cron = {text!r} says {value!r}. Give one of them")
+    return {**fields, "cron": prefixed.text or None, **{field: value for field, value in said.items() if value is not None}}
 
 
 def schedule_of(fields: Mapping[str, Any], *, where: str = "") -> Schedule:

@@ -47,6 +47,11 @@ class Timetable:
             return None
         return None if found is None or (self._end is not None and found > self._end) else found
 
+    @property
+    def comes(self) -> bool:
+        """Whether it ever ticks by itself: `0 0 31 2 *` is a way to say "only by hand"."""
+        return self._expression is None or self._expression.comes
+
     def between(self, instant: datetime, until: datetime) -> Iterator[datetime]:
         """Planned times after `instant`, up to and including `until`."""
         planned = self.after(instant)
@@ -132,26 +137,28 @@ class Timetable:
         if schedule.every is not None:
             return self._anchor + ((instant - self._anchor) // schedule.every + 1) * schedule.every
         if self._zone.key == "UTC":
-            return self._next(self._naive(instant)).replace(tzinfo=UTC)
+            found = self._next(self._naive(instant))
+            return None if found is None else found.replace(tzinfo=UTC)
         follows = self._expression is not None and self._expression.follows_real_time
         return self._after_in_real_time(instant) if follows else self._after_on_the_clock(instant)
 
-    def _after_on_the_clock(self, instant: datetime) -> datetime:
+    def _after_on_the_clock(self, instant: datetime) -> datetime | None:
         """Each wall-clock time once: the first of two, the end of the gap for none."""
         wall = self._wall(instant)
-        while True:
-            wall = self._next(wall)
+        while (following := self._next(wall)) is not None:
+            wall = following
             found = wall.replace(tzinfo=self._zone).astimezone(UTC)
             if self._wall(found) != wall:  # it does not exist
                 found = _change(self._zone, found - timedelta(hours=24), found)
             if found > instant:
                 return found
+        return None
 
-    def _after_in_real_time(self, instant: datetime) -> datetime:
+    def _after_in_real_time(self, instant: datetime) -> datetime | None:
         """As if the offset never changed; where it does, on from the change with the new one."""
         start, wall = instant, self._wall(instant)
-        while True:
-            wall = self._next(wall)
+        while (following := self._next(wall)) is not None:
+            wall = following
             found = (wall - self._offset(start)).replace(tzinfo=UTC)
             first = wall.replace(tzinfo=self._zone).astimezone(UTC)  # another one, when this time comes twice
             if instant < first < found and self._wall(first) == wall:
@@ -160,8 +167,9 @@ class Timetable:
                 return found
             start = _change(self._zone, start, found)
             wall = self._wall(start) - _SECOND  # what follows is strictly after it, and the change's own second counts
+        return None
 
-    def _next(self, wall: datetime) -> datetime:
+    def _next(self, wall: datetime) -> datetime | None:
         assert self._expression is not None  # noqa: S101 - only cron schedules come here
         return self._expression.after(wall)
 

@@ -81,7 +81,11 @@ def test_an_operators_day(here: Stand) -> None:
     assert "of this name already" in schedules(
         here, "add", "soon", "--type", "accept.mark", "--every", "1s", "--data", '{"n": 5}', code=7
     )
-    assert "never comes" in schedules(here, "add", "x", "--type", "accept.mark", "--cron", "0 0 31 2 *", code=7)
+    assert "out of range" in schedules(here, "add", "x", "--type", "accept.mark", "--cron", "0 0 32 2 *", code=7)
+    hand = schedules(here, "add", "hand", "--type", "accept.mark", "--cron", "0 0 31 2 *", "--data", '{"n": 6}')
+    assert "so never by itself (UTC), run it with: rmqjobs schedules run hand" in hand
+    schedules(here, "run", "hand")
+    wait(lambda: 6 in here.marks)
     assert "n: Field required" in schedules(here, "add", "x", "--type", "accept.mark", "--every", "1h", code=7)
     assert "no JSON" in schedules(here, "add", "x", "--type", "accept.mark", "--every", "1h", "--data", "{n", code=2)
     assert "would come back" in schedules(here, "remove", "nightly", code=7)
@@ -90,7 +94,7 @@ def test_an_operators_day(here: Stand) -> None:
     before = len(here.effects)
     wait(lambda: len(here.effects) > before)
     shown = here.cli("events", "--kind", "paused", "--kind", "added", "--json").stdout.splitlines()
-    assert [json.loads(line)["data"]["by"].split()[0] for line in shown] == ["operator", "operator"]
+    assert [json.loads(line)["data"]["by"].split()[0] for line in shown] == ["operator"] * 3
 
 
 def test_a_stopped_scheduler_hands_over_at_once(here: Stand) -> None:
@@ -116,7 +120,7 @@ def test_a_frozen_scheduler_is_said_to_be(here: Stand) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('[schedules.a]\ntype = "accept.mark"\ncron = "0 0 31 2 *"\n', ["rmqjobs.toml, line 1", "never comes"]),
+        ('[schedules.a]\ntype = "accept.mark"\ncron = "0 0 32 2 *"\n', ["rmqjobs.toml, line 1", "out of range"]),
         ('[schedules.a]\ntype = "accept.mork"\nevery = "1h"\n', ["accept.mork", "Did you mean 'accept.mark'?"]),
         ('[schedules.a]\ntype = "accept.tick"\nevery = "1h"\ntz = "Mars/Olympus"\n', ["Mars/Olympus", "no IANA time zone"]),
         ('[schedules.a]\ntype = "accept.mark"\nevery = "1h"\n', ["n: Field required"]),
@@ -148,7 +152,8 @@ def test_next_preview_and_explain_need_no_broker(here: Stand) -> None:
     explained = json.loads(here.cli("schedules", "explain", "0 9 * * MON", "--tz", "Asia/Tokyo", "--json", **nowhere).stdout)
     assert explained["words"] == "At 09:00, only on Monday"
     assert len(explained["next"]) == 5
-    assert "never comes" in here.cli("schedules", "explain", "0 0 31 2 *", code=7, **nowhere).stderr
+    assert "so never by itself" in here.cli("schedules", "explain", "0 0 31 2 *", **nowhere).stderr
+    assert "six differ" in here.cli("schedules", "explain", "0 0 3 * * *", code=7, **nowhere).stderr
 
 
 def test_a_year_of_five_hundred_schedules_takes_seconds(here: Stand) -> None:

@@ -72,6 +72,8 @@ def next_(
         print_json(rows)
         return
     print_table(("at", "in", "schedule", "type", "state", "remark"), rows)
+    if never := [each.schedule.name for each in planned if not each.timetable.comes]:
+        say(f"never by themselves, as there is no such day: {', '.join(never)}. By hand: rmqjobs schedules run NAME")
     say("as plugins and file plan it; for pauses and additions at runtime: rmqjobs schedules list")
 
 
@@ -118,33 +120,34 @@ def preview(
         print_table(("at", "schedule", "ticks", "clock_change"), changes)
 
 
-def explain(expression: str, /, *, tz: str = "UTC", count: Count = 5, json: Flag = False) -> None:
+def explain(expression: str, /, *, tz: str | None = None, count: Count = 5, json: Flag = False) -> None:
     """Say a cron expression in words, and when it comes next; asks no broker.
 
     Parameters
     ----------
     expression
-        Five fields in quotes, or @daily and friends. H is shown as it would be for a schedule named "example".
+        Five fields in quotes, @daily and friends, or @every and an interval. H is shown as for a schedule named "example".
     tz
-        Its time zone.
+        Its time zone; UTC unless given, here or in the expression.
     count
         So many ticks.
     json
         Print JSON.
     """
-    schedule = schedule_of({"name": "example", "type": "example", "cron": expression, "tz": tz})
-    table, at, ticks = Timetable(schedule), datetime.now(UTC), []
+    schedule = schedule_of({"name": "example", "type": "example", "cron": expression, **({"tz": tz} if tz else {})})
+    table, at, ticks, zone = Timetable(schedule), datetime.now(UTC), [], ZoneInfo(schedule.tz)
     for _ in range(count):
         following = table.after(at)
         if following is None:
             break
         at = following
-        ticks.append({"at": at.astimezone(_zone(tz)).isoformat(), "remark": table.remark(at)})
+        ticks.append({"at": at.astimezone(zone).isoformat(), "remark": table.remark(at)})
     if json:
-        print_json({"expression": expression, "words": schedule.in_words(), "tz": tz, "next": ticks})
+        print_json({"expression": expression, "words": schedule.in_words(), "tz": schedule.tz, "next": ticks})
         return
-    say(f"{schedule.in_words()} ({tz})")
-    print_table(("at", "remark"), ticks)
+    say(f"{schedule.in_words()} ({schedule.tz})")
+    if ticks:
+        print_table(("at", "remark"), ticks)
 
 
 def _summary(planned: Planned, begin: datetime, end: datetime) -> dict[str, Any]:

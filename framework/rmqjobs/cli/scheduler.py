@@ -55,6 +55,8 @@ def scheduler(
 
     schedules = catalogue()
     log.info("schedules loaded", extra={"schedules": len(schedules), "plugins": [each.name for each in registry.plugins]})
+    if by_hand := [each.schedule.name for each in schedules if not each.timetable.comes]:
+        log.warning("schedules that never tick by themselves: there is no such day", extra={"schedules": by_hand})
     log.info("broker", extra={"broker": str(settings.broker), "prefix": settings.prefix})
     if check:
         return 0

@@ -192,7 +192,8 @@ def add(
     schedule_of({key: value for key, value in fields.items() if value is not None})  # refused here, the scheduler is not asked
     found = _ask(common, asking, "add", fields)
     if not _as_json(found, asking):
-        say(f"added {found['name']}: {found['words']} ({found['tz']}), next {found['next']}")
+        following = f"next {found['next']}" if found["next"] else f"run it with: rmqjobs schedules run {found['name']}"
+        say(f"added {found['name']}: {found['words']} ({found['tz']}), {following}")
 
 
 @app.command

@@ -19,7 +19,7 @@ from pydantic_core import to_json, to_jsonable_python
 from rmqjobs.errors import ConfigurationError, InvalidPayload, MalformedMessage, ScheduleError
 from rmqjobs.job import Handler
 from rmqjobs.plugins import Registry
-from rmqjobs.schedule import Overlap, Schedule, schedule_of
+from rmqjobs.schedule import Overlap, Schedule, schedule_of, without_prefixes
 from rmqjobs.settings import OVERRIDES, SCHEDULES
 from rmqjobs.timetable import Timetable
 
@@ -240,11 +240,18 @@ def _override(schedule: Schedule, changes: Mapping[str, Any], where: str) -> Sch
     fixed = {"name", "type"} & set(changes)
     if fixed:
         raise ScheduleError(schedule.name, f"{' and '.join(fixed)} cannot be changed by an override", where=where)
-    fields = schedule.model_dump()
+    fields, changes = schedule.model_dump(), _said(changes, schedule.name, where)
     if set(_KINDS) & set(changes):
         fields |= dict.fromkeys(_KINDS)
     fields |= changes
     return schedule_of({**fields, "payload": to_jsonable_python(fields["payload"])}, where=where)
+
+
+def _said(changes: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+    try:
+        return without_prefixes(changes)
+    except ValueError as error:
+        raise ScheduleError(name, str(error), where=where) from None
 
 
 def _overlap(schedule: Schedule, handler: Handler | None) -> Overlap:

@@ -100,7 +100,8 @@ class Commands:
         token, name = self._active.token, str(fields.get("name", ""))
         if name in token.added:
             raise ScheduleError(name, "there is one of this name already (origin: runtime)", hint="Remove it first")
-        if Timetable(schedule_of(fields)).after(self._now()) is None:
+        table = Timetable(schedule_of(fields))
+        if table.comes and table.after(self._now()) is None:
             raise ScheduleError(name, "it would never tick: its time has passed")
         size = len(to_json(fields))
         if size > MOST_BYTES or len(token.added) >= MOST_ADDED:

@@ -67,7 +67,7 @@ def test_an_override_changes_what_a_plugin_planned(registry: Registry, tmp_path:
             '[schedules."demo.hourly"]\ntype="demo.note"\nevery="1h"\n',
             ["of this name already (origin: plugin)", '[overrides."demo.hourly"]'],
         ),
-        ('\n\n[schedules.a]\ntype="demo.note"\ncron="0 0 31 2 *"\n', ["line 3", "never comes"]),
+        ('\n\n[schedules.a]\ntype="demo.note"\ncron="0 0 32 2 *"\n', ["line 3", "out of range"]),
         ('[schedules.a]\ntype="demo.nota"\nevery="1h"\n', ["line 1", "demo.nota", "Did you mean 'demo.note'?"]),
         (
             '[schedules.a]\ntype="demo.note"\nevery="1h"\n',
