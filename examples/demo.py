@@ -186,7 +186,7 @@ def _given_up_and_replayed(
     if letter is None:
         raise DidNotHappen(f"the broken upload is not in the dead-letter queue, which holds {listed}")
     _command(broker, "dlq", "list", show=True)
-    _command(broker, "dlq", "show", job_id, show=True, lines=16)
+    _command(broker, "dlq", "show", job_id, show=True, lines=25)
     yield "given up, waits for review", f"{letter['reason']}: {letter['error_message'].split(':')[0]}"
     shutil.copy(clip, broken)
     out.print("  [dim]the file is repaired; now the job may run again[/dim]")

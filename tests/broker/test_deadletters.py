@@ -7,7 +7,7 @@ import pytest
 
 from rmqjobs import Settings
 from rmqjobs.amqp.reviewing import desk
-from rmqjobs.deadletters.review import Review
+from rmqjobs.deadletters.review import Order, Review
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.errors import ReviewInProgress
 from tests.helpers import Act, Note, Stage, dead_letters, depth, events, publishing, raw_channel, until, working
@@ -53,7 +53,7 @@ async def test_a_replay_runs_the_job_from_its_first_attempt(settings: Settings) 
         job_id = await jobs.publish(Act(what="fail"))
         await until(lambda: dead_letters(settings))
         async with desk(settings) as connection:
-            outcome = await Review(connection, settings, by="ada@home").replay("demo", Selection(ids=(job_id,)), limit=1)
+            outcome = await Review(connection, settings, by="ada@home").replay("demo", Selection(ids=(job_id,)), Order(1))
         assert [letter.id for letter in outcome.done] == [job_id]
         await until(lambda: len(stage.seen) == 6)
         (again,) = await until(lambda: dead_letters(settings))
@@ -66,12 +66,12 @@ async def test_acting_moves_exactly_what_was_meant(settings: Settings) -> None:
     await fill(settings, 20)
     async with desk(settings) as connection:
         review = Review(connection, settings, by="test")
-        dropped = await review.drop("demo", Selection(reason="time limit"), limit=4, because="known")
+        dropped = await review.drop("demo", Selection(reason="time limit"), Order(4, "known"))
         left = [letter.id async for letter in review.letters("demo", Selection())]
         in_drop = [letter.id async for letter in review.dropped(Selection())]
         assert [letter.id for letter in dropped.done] == in_drop == ["000000", "000002", "000004", "000006"]
         assert left == [f"{n:06}" for n in range(20) if f"{n:06}" not in in_drop]
-        restored = await review.restore(Selection(ids=("000002",)), limit=9)
+        restored = await review.restore(Selection(ids=("000002",)), Order(9))
         assert [letter.id for letter in restored.done] == ["000002"]
         back = await until(lambda: letters_of(review))
         assert back[-1] == "000002"

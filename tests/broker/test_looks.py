@@ -7,7 +7,7 @@ import pytest
 
 from rmqjobs import Settings
 from rmqjobs.amqp.reviewing import desk
-from rmqjobs.deadletters.review import Review
+from rmqjobs.deadletters.review import Order, Review
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.topology import Names
 from rmqjobs.wire.headers import is_brokers
@@ -62,7 +62,7 @@ async def test_acting_keeps_the_order_of_what_stays(settings: Settings) -> None:
     await fill(settings, 60)
     await state(settings)  # from here on all of them have been held once
     async with desk(settings) as connection:
-        await Review(connection, settings, by="test").drop("demo", Selection(reason="time limit"), limit=5)
+        await Review(connection, settings, by="test").drop("demo", Selection(reason="time limit"), Order(5))
     kept = [f"{n:06}" for n in range(60) if n % 2 or n >= 10]
     assert [job_id for job_id, _ in await state(settings)] == kept
 
@@ -76,7 +76,7 @@ async def test_the_oldest_comes_first_whatever_its_priority_was(settings: Settin
             await until(lambda number=number: depth_is(settings, number + 1))
     assert [job_id for job_id, _ in await state(settings)] == ids
     async with desk(settings) as connection:
-        await Review(connection, settings, by="test").replay("demo", Selection(), limit=5)
+        await Review(connection, settings, by="test").replay("demo", Selection(), Order(5))
         async with connection.look(Names(settings.prefix).queue("demo")) as look:
             priorities = {held.properties.message_id: held.properties.priority async for held in look.messages()}
     assert [priorities[job_id] for job_id in ids] == [0, 9, None, 31, 4], "a replayed job has its own again"

@@ -11,7 +11,7 @@ from rmqjobs import AsyncPublisher, Settings
 from rmqjobs.amqp.connection import connect
 from rmqjobs.amqp.declaring import declare
 from rmqjobs.amqp.reviewing import desk
-from rmqjobs.deadletters.review import Review
+from rmqjobs.deadletters.review import Order, Review
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.errors import PermissionMissing
 from rmqjobs.permissions import Role, roles
@@ -87,8 +87,8 @@ async def test_an_operator_replays_and_drops(declared: dict[str, Settings]) -> N
     await worker.drain(timedelta(seconds=5))
     async with desk(declared["operator"]) as connection:
         review = Review(connection, declared["operator"], by="test")
-        assert len((await review.replay("demo", Selection(), limit=1)).done) == 1
-        assert len((await review.drop("demo", Selection(), limit=1)).done) == 1
+        assert len((await review.replay("demo", Selection(), Order(1))).done) == 1
+        assert len((await review.drop("demo", Selection(), Order(1))).done) == 1
 
 
 async def dead(settings: Settings, count: int) -> bool:

@@ -67,26 +67,22 @@ class Stats:
         self.by_fingerprint[letter.fingerprint] += 1
 
 
-def _ignore(_done: int) -> None: ...
+def _ignore(_count: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class _Action:
-    """What is done to dead letters.
+class Order:
+    """How an action is carried out.
 
     Args:
-        kind: As the journal calls it.
-        message: Makes what is published instead of each.
-        limit: Of so many at most.
-        because: Why.
+        limit: On so many dead letters at most.
+        because: Why; the journal keeps it.
         rate: So many a second at most.
-        progress: Told how many have been dealt with.
+        progress: Told of so many more that have been dealt with.
     """
 
-    kind: EventKind
-    message: Act
     limit: int
-    because: str
+    because: str = ""
     rate: float | None = None
     progress: Progress = _ignore
 
@@ -136,77 +132,64 @@ class Review:
         stats.depth = max(stats.depth, stats.by_reason.total())
         return stats
 
-    async def replay(
-        self,
-        queue: str,
-        selection: Selection,
-        *,
-        limit: int,
-        because: str = "",
-        rate: float | None = None,
-        progress: Progress = _ignore,
-    ) -> Outcome:
-        """Publishes up to `limit` jobs again, from their first attempt, at most `rate` a second."""
+    async def replay(self, queue: str, selection: Selection, order: Order) -> Outcome:
+        """Publishes jobs again, from their first attempt."""
 
         def message(held: HeldMessage, letter: DeadLetter) -> Message:
             return wire.replay(self._names, held, letter)
 
-        action = _Action(EventKind.REPLAYED, message, limit, because, rate, progress)
-        return await self._act(self._names.dead_queue(queue), queue, selection, action)
+        return await self._act(EventKind.REPLAYED, queue, selection, order, message)
 
-    async def drop(
-        self, queue: str, selection: Selection, *, limit: int, because: str = "", progress: Progress = _ignore
-    ) -> Outcome:
-        """Takes up to `limit` dead letters out of review; for a while they can be restored."""
+    async def drop(self, queue: str, selection: Selection, order: Order) -> Outcome:
+        """Takes dead letters out of review; for a while they can be restored."""
 
         def message(held: HeldMessage, letter: DeadLetter) -> Message:
-            return wire.drop(self._names, held, letter, at=datetime.now(UTC), because=because)
+            return wire.drop(self._names, held, letter, at=datetime.now(UTC), because=order.because)
 
-        action = _Action(EventKind.DROPPED, message, limit, because, progress=progress)
-        return await self._act(self._names.dead_queue(queue), queue, selection, action)
+        return await self._act(EventKind.DROPPED, queue, selection, order, message)
 
-    async def restore(self, selection: Selection, *, limit: int, because: str = "", progress: Progress = _ignore) -> Outcome:
-        """Brings up to `limit` dropped dead letters back to their queues."""
+    async def restore(self, selection: Selection, order: Order) -> Outcome:
+        """Brings dropped dead letters back to their queues."""
 
         def message(held: HeldMessage, letter: DeadLetter) -> Message:
             return wire.restore(self._names, held, letter)
 
-        action = _Action(EventKind.RESTORED, message, limit, because, progress=progress)
-        return await self._act(self._names.dropped, "", selection, action)
+        return await self._act(EventKind.RESTORED, "", selection, order, message)
 
     async def _found(self, source: str, queue: str, selection: Selection, limit: int | None) -> AsyncIterator[DeadLetter]:
         async with self._desk.look(source) as look:
             async for _, letter in _matching(look, queue, selection, limit):
                 yield letter
 
-    async def _act(self, source: str, queue: str, selection: Selection, action: _Action) -> Outcome:
+    async def _act(self, kind: EventKind, queue: str, selection: Selection, order: Order, message: Act) -> Outcome:
         """Acts on what matches, several at a time: each is safe at its new place before it leaves the old one."""
-        outcome, at_once = Outcome(), 1 if action.rate else AT_ONCE
+        source = self._names.dead_queue(queue) if queue else self._names.dropped
+        outcome, at_once = Outcome(), 1 if order.rate else AT_ONCE
         try:
             async with self._desk.look(source) as look:
                 batch: list[tuple[HeldMessage, DeadLetter]] = []
-                async for pair in _matching(look, queue, selection, action.limit):
+                async for pair in _matching(look, queue, selection, order.limit):
                     batch.append(pair)
                     if len(batch) == at_once:
-                        await self._carry_out(look, batch, action, outcome)
+                        await self._carry_out(look, batch, order, message, outcome)
                         batch = []
-                await self._carry_out(look, batch, action, outcome)
+                await self._carry_out(look, batch, order, message, outcome)
         finally:
-            await self._record(action.kind, outcome.done, action.because)
+            await self._record(kind, outcome.done, order.because)
         return outcome
 
     async def _carry_out(
-        self, look: Look, batch: list[tuple[HeldMessage, DeadLetter]], action: _Action, outcome: Outcome
+        self, look: Look, batch: list[tuple[HeldMessage, DeadLetter]], order: Order, message: Act, outcome: Outcome
     ) -> None:
-        failures = await look.publish([(held, action.message(held, letter)) for held, letter in batch])
+        failures = await look.publish([(held, message(held, letter)) for held, letter in batch])
         for place, (_, letter) in enumerate(batch):
             if place in failures:
                 outcome.failed.append((letter, str(failures[place])))
             else:
                 outcome.done.append(letter)
-        action.progress(len(outcome.done) + len(outcome.failed))
-        if action.rate and batch:
-            await asyncio.sleep(1 / action.rate)
+        order.progress(len(batch))
+        if order.rate and batch:
+            await asyncio.sleep(1 / order.rate)
 
     async def _record(self, kind: EventKind, letters: Sequence[DeadLetter], because: str) -> None:
         """Writes to the journal; when that fails the action is done all the same."""

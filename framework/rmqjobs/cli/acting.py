@@ -1,0 +1,134 @@
+"""`rmqjobs dlq replay | drop | restore`: preview, confirmation, action and summary are the same for each."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from rmqjobs.cli.errors import FAILED, NOT_FOUND, PARTLY, USAGE, fail, say
+from rmqjobs.cli.letters import COLUMNS, row
+from rmqjobs.cli.options import Common, Flag
+from rmqjobs.cli.output import print_json, print_table
+from rmqjobs.cli.progress import progress
+from rmqjobs.cli.reviews import Count, Filter, find, review
+from rmqjobs.deadletters.review import Order, Outcome, Review
+from rmqjobs.deadletters.selection import Selection
+from rmqjobs.settings import Settings
+from rmqjobs.wire.deadletters import DeadLetter
+
+Verb = Literal["replay", "drop", "restore"]
+_PREVIEW = 10
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Care:
+    """How an action is carried out."""
+
+    all: Flag = False
+    """Act on every dead letter; needed when no filter is given."""
+    limit: Count = None
+    """Act on so many at most."""
+    because: str = ""
+    """Why; written to the journal."""
+    dry_run: Flag = False
+    """Say what would be done, and stop."""
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative="")] = False
+    """Do not ask."""
+    json: Flag = False
+    """Print JSON."""
+
+
+def act(
+    verb: Verb,
+    ids: list[str] | None,
+    which: Filter | None,
+    care: Care | None,
+    common: Common | None,
+    *,
+    rate: float | None = None,
+) -> int:
+    """Does it, after having shown what and asked; the exit code."""
+    which, care, settings = which or Filter(), care or Care(), (common or Common()).settings()
+    selection = _checked(which.selection(tuple(ids or ())), care, verb)
+    found = asyncio.run(find(settings, which, selection, dropped=verb == "restore", limit=care.limit))
+    _preview(found, selection, care, verb)
+    if care.dry_run:
+        say(f"dry run: nothing was done. To {verb} them, run it without --dry-run")
+        return 0
+    _confirm(care, verb, len(found))
+    counts = Counter("" if verb == "restore" else letter.queue for letter in found)
+    outcome = asyncio.run(_carry_out(verb, settings, selection, counts, Order(0, care.because, rate)))
+    return _report(outcome, verb, as_json=care.json)
+
+
+async def _carry_out(verb: Verb, settings: Settings, selection: Selection, counts: Mapping[str, int], order: Order) -> Outcome:
+    """Acts on what the preview counted, and on nothing that came after it."""
+    whole = Outcome()
+    async with review(settings) as looking:
+        with progress(verb, sum(counts.values())) as advance:
+            for queue, count in sorted(counts.items()):
+                outcome = await _action(looking, verb, queue, selection, replace(order, limit=count, progress=advance))
+                whole.done += outcome.done
+                whole.failed += outcome.failed
+    return whole
+
+
+def _action(looking: Review, verb: Verb, queue: str, selection: Selection, order: Order) -> Awaitable[Outcome]:
+    match verb:
+        case "replay":
+            return looking.replay(queue, selection, order)
+        case "drop":
+            return looking.drop(queue, selection, order)
+        case "restore":
+            return looking.restore(selection, order)
+
+
+def _checked(selection: Selection, care: Care, verb: Verb) -> Selection:
+    """Refuses what would mean everything by mistake."""
+    if "" in selection.ids:
+        fail("an id is empty. Is a variable unset?", USAGE)
+    if selection.is_empty and not care.all:
+        fail(f"say which dead letters to {verb}: ids, a filter such as --type, or --all", USAGE)
+    return selection
+
+
+def _preview(found: list[DeadLetter], selection: Selection, care: Care, verb: Verb) -> None:
+    if not found:
+        fail(f"no dead letter matches: {selection.describe()}", NOT_FOUND)
+    if ambiguous := selection.ambiguous(found):
+        fail(f"several dead letters begin with {', '.join(map(repr, ambiguous))}. Give more of the id", USAGE)
+    say(f"{verb} {len(found):,}: {selection.describe()}")
+    if not care.json:
+        print_table(COLUMNS, map(row, found[:_PREVIEW]))
+        if len(found) > _PREVIEW:
+            say(f"… and {len(found) - _PREVIEW:,} more")
+
+
+def _confirm(care: Care, verb: Verb, count: int) -> None:
+    if care.yes:
+        return
+    if not sys.stdin.isatty():
+        fail(f"not confirmed. To {verb} these {count:,}, add --yes", USAGE)
+    sys.stderr.write(f"{verb} {count:,}? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        fail("nothing was done", USAGE)
+
+
+def _report(outcome: Outcome, verb: Verb, *, as_json: bool) -> int:
+    if as_json:
+        failed = [{"id": letter.id, "error": why} for letter, why in outcome.failed]
+        print_json({"action": verb, "done": [letter.id for letter in outcome.done], "failed": failed})
+    for letter, why in outcome.failed[:10]:
+        say(f"not done: {letter.id}: {why}")
+    say(f"{verb}: {len(outcome.done):,} done, {len(outcome.failed):,} failed")
+    if outcome.failed:
+        return PARTLY if outcome.done else FAILED
+    return 0

@@ -1,0 +1,118 @@
+"""The review behind the commands of `rmqjobs dlq`: which dead letters, of which queues, and as whom."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+
+from rmqjobs.amqp.reviewing import desk
+from rmqjobs.cli.errors import say
+from rmqjobs.cli.options import Words, as_duration
+from rmqjobs.deadletters.review import Review
+from rmqjobs.deadletters.selection import Selection
+from rmqjobs.errors import ConfigurationError
+from rmqjobs.plugins import load
+from rmqjobs.settings import Settings
+from rmqjobs.wire.deadletters import DeadLetter
+
+Count = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
+_WHERE_TO_LOOK = "Queues are known from installed plugins, and from the broker's management API where it answers"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Filter:
+    """Which dead letters."""
+
+    queue: Words = None
+    """Only this work queue; repeat it for several. All of the installed plugins' when none is named."""
+    type: Words = None
+    """Only this job type; repeat it for several."""
+    error: str = ""
+    """Only errors whose class or message contains this."""
+    reason: str = ""
+    """Only this reason, such as 'attempts exhausted'."""
+    fingerprint: str = ""
+    """Only failures equal to that one."""
+    older: str | None = None
+    """Only those that died at least this long ago, such as 2h."""
+    newer: str | None = None
+    """Only those that died at most this long ago, such as 1d."""
+
+    def selection(self, ids: tuple[str, ...] = ()) -> Selection:
+        """As the review takes it."""
+        return Selection(
+            tuple(self.queue or ()),
+            ids,
+            tuple(self.type or ()),
+            self.error,
+            self.reason,
+            self.fingerprint,
+            _duration("--older", self.older),
+            _duration("--newer", self.newer),
+        )
+
+
+@asynccontextmanager
+async def review(settings: Settings) -> AsyncIterator[Review]:
+    """A review by whoever runs this command."""
+    async with desk(settings) as connection:
+        yield Review(connection, settings, by=f"{_user()}@{socket.gethostname()}")
+
+
+async def queues_of(looking: Review, settings: Settings, wanted: list[str] | None) -> list[str]:
+    """The wanted work queues, or all that have a dead-letter queue.
+
+    Raises:
+        ConfigurationError: One of the wanted ones has none.
+    """
+    if not wanted:
+        found = await looking.queues(_of_plugins(settings))
+        if not found:
+            say(f"no dead-letter queue was found. {_WHERE_TO_LOOK}")
+        return found
+    there = await looking.queues(wanted)
+    if missing := sorted(set(wanted) - set(there)):
+        others = await looking.queues(_of_plugins(settings))
+        hint = f"There are: {', '.join(others) or 'none'}. {_WHERE_TO_LOOK}"
+        raise ConfigurationError("--queue", f"{', '.join(missing)} has no dead-letter queue", hint)
+    return [queue for queue in there if queue in wanted]
+
+
+async def find(
+    settings: Settings, which: Filter, selection: Selection, *, dropped: bool = False, limit: int | None = None
+) -> list[DeadLetter]:
+    """What matches, oldest first in each queue, `limit` at the most."""
+    found: list[DeadLetter] = []
+    async with review(settings) as looking:
+        if dropped:
+            return [letter async for letter in looking.dropped(selection, limit=limit)]
+        for queue in await queues_of(looking, settings, which.queue):
+            left = None if limit is None else limit - len(found)
+            if left != 0:
+                found += [letter async for letter in looking.letters(queue, selection, limit=left)]
+    return found
+
+
+def _of_plugins(settings: Settings) -> list[str]:
+    registry = load(settings.plugins, allowed=settings.allowed_plugins)
+    return sorted({handler.queue for handler in registry.handlers.values()})
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user often has no name
+        return str(os.getuid())
+
+
+def _duration(option: str, text: str | None) -> timedelta | None:
+    return None if text is None else as_duration(option, text)
