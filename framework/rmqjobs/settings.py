@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qs, unquote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -25,6 +25,8 @@ _NUMBER = re.compile(r"\d+(\.\d+)?")
 # Tables of `rmqjobs.toml` that are no settings: the scheduler reads them.
 SCHEDULES, OVERRIDES = "schedules", "overrides"
 _EITHER = {"url", "url_file"}  # two ways to say the same
+AUTO: Final = "auto"
+Auto = Literal["auto"]
 DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
 
 
@@ -144,9 +146,15 @@ class Settings(BaseModel):
         (), description="Distributions whose plugins may be imported; all when empty. With commas in the environment"
     )
     concurrency: int = Field(100, ge=1, le=10_000, description="Async handlers running at once in a worker")
-    threads: int = Field(8, ge=1, le=1_000, description="Thread handlers running at once in a worker")
-    processes: int = Field(1, ge=1, le=256, description="Whole workers under one parent, for more than one core")
-    children: int = Field(2, ge=1, le=256, description="Process handlers running at once in a worker")
+    threads: Annotated[int, Field(ge=1, le=1_000)] | Auto = Field(
+        AUTO, description="Thread handlers running at once in a worker; auto: ten for each processor, 20 to 80"
+    )
+    processes: Annotated[int, Field(ge=1, le=256)] | Auto = Field(
+        1, description="Whole workers under one parent; auto: one for each processor"
+    )
+    children: Annotated[int, Field(ge=1, le=256)] | Auto = Field(
+        AUTO, description="Process handlers running at once in a worker; auto: one for each processor"
+    )
     prefetch_factor: float = Field(
         2.0,
         ge=1,

@@ -23,6 +23,7 @@ from pathlib import Path
 from rmqjobs.cli import notify
 from rmqjobs.cli.errors import FAILED, USAGE
 from rmqjobs.cli.signals import ENDED_NOW, stop_by_signal
+from rmqjobs.machine import sizes
 from rmqjobs.settings import Settings, environment_name
 
 log = logging.getLogger("rmqjobs.fleet")
@@ -63,7 +64,8 @@ class Fleet:
 
     def __init__(self, settings: Settings, options: Sequence[str], *, init: bool = False) -> None:
         self._settings, self._options, self._init = settings, options, init
-        self._members = [_Member(number) for number in range(settings.processes)]
+        self._sizes = sizes(settings)
+        self._members = [_Member(number) for number in range(self._sizes.processes)]
         self._manager = notify.Notifier(os.environ)
         self._stopping = False
         self._code = 0
@@ -138,7 +140,9 @@ class Fleet:
     def _environ(self, member: _Member, address: str, pipe: int) -> dict[str, str]:
         """Settings go by environment: a command line can be read by everybody."""
         port = self._settings.metrics_port
-        mine = {"processes": 1, "metrics_port": port + member.number if port else port}
+        # What suits the machine is for all of them together.
+        at_once = {"threads": self._sizes.threads, "children": self._sizes.children}
+        mine = {"processes": 1, **at_once, "metrics_port": port + member.number if port else port}
         replaced = {notify.SOCKET, notify.WATCHDOG_PID, *map(environment_name, Settings.model_fields)}
         kept = {name: value for name, value in os.environ.items() if name not in replaced}
         ours = {PARENT_PIPE: str(pipe), notify.SOCKET: f"{address}.{member.number}"}

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -17,6 +17,7 @@ from rmqjobs.cli.notify import SOCKET, STOPPING, Notifier
 from rmqjobs.cli.options import Common, Words
 from rmqjobs.cli.signals import stop_by_signal, stop_with_parent
 from rmqjobs.errors import ConfigurationError
+from rmqjobs.machine import sizes
 from rmqjobs.plugins import Registry, load
 from rmqjobs.probes import Probes
 from rmqjobs.settings import Settings
@@ -24,16 +25,17 @@ from rmqjobs.worker import Worker
 
 LAST_PORT = 65_535
 FIRST_PROCESS = 1  # of a container: it must pass on signals and collect what others leave behind
+Number = int | Literal["auto"] | None
 log = logging.getLogger("rmqjobs.worker")
 
 
 def worker(
     *,
     plugin: Words = None,
-    processes: int | None = None,
+    processes: Number = None,
     concurrency: int | None = None,
-    threads: int | None = None,
-    children: int | None = None,
+    threads: Number = None,
+    children: Number = None,
     grace: str | None = None,
     metrics_port: int | None = None,
     check: bool = False,
@@ -50,13 +52,14 @@ def worker(
     plugin
         A plugin to serve; repeat it for several. All installed ones when none is named.
     processes
-        Whole workers under one parent, which starts those that die again; all other numbers are for each of them.
+        Whole workers under one parent, which starts those that die again; all other numbers are for each of them. With auto
+        one for each processor that this process may use.
     concurrency
         Async handlers at once.
     threads
-        Thread handlers at once.
+        Thread handlers at once; ten for each processor unless given.
     children
-        Process handlers at once.
+        Process handlers at once; one for each processor unless given.
     grace
         How long a drain waits for running jobs, such as 25s.
     metrics_port
@@ -76,10 +79,11 @@ def worker(
         metrics_port=metrics_port,
     )
     logs.configure(settings.log_format, level=logging.DEBUG if verbose else logging.INFO)
-    if (settings.metrics_port or 0) + settings.processes - 1 > LAST_PORT:
-        problem = f"{settings.processes} processes take a port each, and {settings.metrics_port} is too near the last one"
+    processes = sizes(settings).processes
+    if (settings.metrics_port or 0) + processes - 1 > LAST_PORT:
+        problem = f"{processes} processes take a port each, and {settings.metrics_port} is too near the last one"
         raise ConfigurationError("metrics_port", problem, f"Ports end at {LAST_PORT}")
-    alone = settings.processes == 1
+    alone = processes == 1
     if not check and (not alone or os.getpid() == FIRST_PROCESS):
         return asyncio.run(Fleet(settings, ["--verbose"] if verbose else [], init=alone).run())
     new_loop = loop_factory(settings.event_loop)
@@ -113,7 +117,8 @@ async def _serve(registry: Registry, settings: Settings) -> int:
     async with probes, manager.alive(lambda: serving.is_ready):
         await serving.start()
         loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
-        log.info("worker ready", extra={"worker": serving.name, "event_loop": loop})
+        at_once = {"concurrency": settings.concurrency, "threads": serving.sizes.threads, "children": serving.sizes.children}
+        log.info("worker ready", extra={"worker": serving.name, "event_loop": loop, **at_once})
         await stop.wait()
         manager.say(STOPPING)
         return await _drain(serving, settings.grace)

@@ -22,6 +22,7 @@ from rmqjobs.execution import HELD_BY_A_CHILD, Pools, Recycle, keep_limits
 from rmqjobs.execution.lanes import Lane
 from rmqjobs.job import Handler, Pool
 from rmqjobs.journal import Journal
+from rmqjobs.machine import sizes
 from rmqjobs.plugins import Registry
 from rmqjobs.policywatch import PolicyWatch
 from rmqjobs.settings import Settings
@@ -65,6 +66,7 @@ class Worker:
         now: Callable[[], datetime] = _NOW,
     ) -> None:
         self._registry, self._settings = registry, settings
+        self.sizes = sizes(settings)
         self._names = Names(settings.prefix)
         self._topology = build(registry.handlers.values(), settings.prefix)
         self.name = connection_name("worker")
@@ -82,8 +84,8 @@ class Worker:
         self._watchdog = Watchdog(registry.handlers.values(), self._chronicle.blocked)
         recycle = Recycle(settings.recycle_after, settings.recycle_above * 2**20)
         self._pools = Pools(
-            threads=settings.threads,
-            children=settings.children,
+            threads=self.sizes.threads,
+            children=self.sizes.children,
             recycle=recycle,
             lease=heartbeat,
             modules=(each.function.__module__ for each in registry.handlers.values() if each.pool is Pool.PROCESS),
@@ -101,7 +103,7 @@ class Worker:
         self._path = JobPath(
             registry, self._pools, claims, self._settlement, self._chronicle, max_body=settings.max_body, roll=roll, now=now
         )
-        self._slots = {Pool.ASYNC: settings.concurrency, Pool.THREAD: settings.threads, Pool.PROCESS: settings.children}
+        self._slots = {Pool.ASYNC: settings.concurrency, Pool.THREAD: self.sizes.threads, Pool.PROCESS: self.sizes.children}
         self._lanes = {pool: Lane(slots * DEPTHS[pool], self._path.handle) for pool, slots in self._slots.items()}
         self._suspects = Lane(1, self._path.handle)
         self._orphans = Lane(settings.concurrency, self._path.finish)  # ended while their channel was lost, and come back
