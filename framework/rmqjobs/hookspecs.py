@@ -6,14 +6,16 @@ Implement a hook with `@rmqjobs.hookimpl`. Hooks return data or watch; the frame
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from rmqjobs.job import Handler, Job, Payload
 from rmqjobs.plugin import PROJECT
 from rmqjobs.retry import Verdict
-from rmqjobs.schedule import Schedule
+
+if TYPE_CHECKING:
+    from rmqjobs.schedule import Schedule
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 

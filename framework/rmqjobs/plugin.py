@@ -12,7 +12,7 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import pluggy
 from pydantic_core import from_json
@@ -21,7 +21,9 @@ from rmqjobs import payloads
 from rmqjobs.errors import PluginError, ScheduleError
 from rmqjobs.job import DEFAULT_MAX_RUNTIME, Handler, Job, Payload, Pool, default_queue
 from rmqjobs.retry import RetryPolicy
-from rmqjobs.schedule import Schedule, schedule_of
+
+if TYPE_CHECKING:
+    from rmqjobs.schedule import Schedule  # with cron behind it, for which most workers have no use
 
 PROJECT = "rmqjobs"
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -188,6 +190,8 @@ class Plugin:
             body = from_json(payloads.write(payload))
         except ValueError as error:
             raise ScheduleError(f"{self.name}.{name}", f"its payload cannot be written as JSON: {error}") from None
+        from rmqjobs.schedule import schedule_of  # noqa: PLC0415 - see above
+
         caller = sys._getframe(1)  # noqa: SLF001 - so that an error names the line to mend
         where = f"{caller.f_code.co_filename}, line {caller.f_lineno}"
         full_name = f"{self.name}.{name}"

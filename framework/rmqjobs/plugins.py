@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -19,7 +19,9 @@ from rmqjobs.errors import NoHandler, PluginError
 from rmqjobs.failures import failure_of
 from rmqjobs.job import Handler
 from rmqjobs.plugin import PROJECT, Plugin
-from rmqjobs.schedule import Schedule
+
+if TYPE_CHECKING:
+    from rmqjobs.schedule import Schedule
 
 GROUP = "rmqjobs.plugins"
 HookFunction = Callable[..., Any]

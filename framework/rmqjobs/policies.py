@@ -80,6 +80,16 @@ class Harm:
         return min(self.effects, key=list(Effect).index)
 
     @property
+    def loses(self) -> bool:
+        """Whether it makes something vanish."""
+        return Effect.LOSES in self.effects
+
+    def mend(self, vhost: str, shielding: str = "rmqjobs topology apply --shield") -> str:
+        """The command that ends it. No shield helps against an operator policy."""
+        clearing = ["rabbitmqctl", "clear_operator_policy", "-p", vhost, self.policy]
+        return shlex.join(clearing) if self.by_operator else shielding
+
+    @property
     def summary(self) -> str:
         """What it does, in a sentence."""
         kind = "operator policy" if self.by_operator else "policy"
@@ -142,11 +152,6 @@ def _fixed(names: Names) -> dict[str, Role]:
         names.journal: Role.JOURNAL,
         **{names.delay(level): Role.LADDER for level in range(LADDER_LEVELS)},
     }
-
-
-def mend(harm: Harm, vhost: str, shielding: str = "rmqjobs topology apply --shield") -> str:
-    """The command that ends it. No shield helps against an operator policy."""
-    return shlex.join(["rabbitmqctl", "clear_operator_policy", "-p", vhost, harm.policy]) if harm.by_operator else shielding
 
 
 @dataclass(frozen=True, slots=True)

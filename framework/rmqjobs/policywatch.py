@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rmqjobs import policies
-from rmqjobs.amqp import management
 from rmqjobs.amqp.connection import Connection
 from rmqjobs.errors import RmqJobsError
-from rmqjobs.policies import Effect, Harm
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names
+
+if TYPE_CHECKING:
+    from rmqjobs.policies import Harm
 
 log = logging.getLogger("rmqjobs.policies")
 
@@ -40,11 +40,13 @@ class PolicyWatch:
     @property
     def loss(self) -> str:
         """Which policies make confirmed jobs vanish, in a sentence; empty when none does."""
-        return "; ".join(harm.summary for harm in self._harms if Effect.LOSES in harm.effects)
+        return "; ".join(harm.summary for harm in self._harms if harm.loses)
 
     def collect(self) -> Iterable[Any]:
         """The metric families."""
         from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415 - only where somebody scrapes
+
+        from rmqjobs.policies import Effect  # noqa: PLC0415 - as in `look`
 
         text = "Policies that make queues lose, bury, hurry or refuse jobs"
         family = GaugeMetricFamily("rmqjobs_harmful_policies", text, labels=["effect"])
@@ -66,6 +68,10 @@ class PolicyWatch:
 
     async def look(self, connection: Connection) -> None:
         """One look. What cannot be seen stays as it was last."""
+        # An HTTP client takes its time to import, and nobody waits for it here: the first job does not.
+        from rmqjobs import policies  # noqa: PLC0415
+        from rmqjobs.amqp import management  # noqa: PLC0415
+
         vhost = self._settings.broker.vhost
         try:
             api = await management.find(self._settings, connection)
@@ -85,8 +91,8 @@ class PolicyWatch:
         known = {harm.summary: harm.evidence for harm in self._harms}
         for harm in harms:
             if known.get(harm.summary) != harm.evidence:
-                level = logging.ERROR if Effect.LOSES in harm.effects else logging.WARNING
-                mend = policies.mend(harm, self._settings.broker.vhost)
+                mend = harm.mend(self._settings.broker.vhost)
+                level = logging.ERROR if harm.loses else logging.WARNING
                 log.log(level, harm.summary, extra={"because": harm.evidence, "mend": mend})
         if self._harms and not harms:
             log.info("no policy harms jobs any more")

@@ -8,6 +8,7 @@ import pytest
 CONTROL = {"aio_pika", "aiormq", "httpx", "cron_descriptor"}
 FOR_PEOPLE = {"rich", "structlog", "humanize", "pygments"}
 SERVERS = {"prometheus_client", "wsgiref", "http.server"}
+SELDOM = {"rmqjobs.schedule", "rmqjobs.cron", "croniter", "urllib.request", "http.client", "tomllib", "rmqjobs.cli.fleet"}
 
 
 def imported_by(statement: str) -> set[str]:
@@ -20,9 +21,12 @@ def imported_by(statement: str) -> set[str]:
     ("statement", "unwanted"),
     [
         ("import rmqjobs", {"pydantic", "asyncio", "pika", "pluggy", "rmqjobs.plugin", "rmqjobs.errors"}),
-        ("from rmqjobs import Payload, Plugin", CONTROL | FOR_PEOPLE | SERVERS | {"pika", "asyncio", "cyclopts"}),
-        ("from rmqjobs import AsyncPublisher, Payload, Publisher", CONTROL | FOR_PEOPLE | SERVERS | {"cyclopts", "pluggy"}),
-        ("import rmqjobs.cli.worker", CONTROL | FOR_PEOPLE | SERVERS),
+        ("from rmqjobs import Payload, Plugin", CONTROL | FOR_PEOPLE | SERVERS | SELDOM | {"pika", "asyncio", "cyclopts"}),
+        (
+            "from rmqjobs import AsyncPublisher, Payload, Publisher",
+            CONTROL | FOR_PEOPLE | SERVERS | SELDOM | {"cyclopts", "pluggy"},
+        ),
+        ("import rmqjobs.cli.worker", CONTROL | FOR_PEOPLE | SERVERS | SELDOM),
         ("import rmqjobs.execution.child", CONTROL | FOR_PEOPLE | SERVERS | {"pika", "cyclopts", "pluggy"}),
         ("import rmqjobs.cli", CONTROL | SERVERS | {"pika", "asyncio", "rmqjobs.worker", "rmqjobs.publisher"}),
     ],

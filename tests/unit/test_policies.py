@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rmqjobs.policies import Effect, Harm, Role, hidden, judge, mend, role_of, shield
+from rmqjobs.policies import Effect, Harm, Role, hidden, judge, role_of, shield
 from rmqjobs.topology import Names, build, scheduling
 from tests.helpers import Stage
 
@@ -60,7 +60,7 @@ def test_one_policy_is_one_finding_with_its_queues_counted() -> None:
     assert harm.summary == says
     most = f"{WORK} work queues, 28 levels of the delay ladder, {WORK} dead-letter queues, unrouted jobs, dropped dead letters"
     assert harm.evidence == f"max-length = 20 with overflow = drop-head on {most} and the scheduler's state"
-    assert mend(harm, "/") == "rmqjobs topology apply --shield"
+    assert harm.mend("/") == "rmqjobs topology apply --shield"
 
 
 def test_a_time_to_live_beyond_the_queues_own_changes_nothing() -> None:
@@ -80,7 +80,7 @@ def test_an_operator_policy_is_told_apart() -> None:
         ("ops", True, Effect.BURIES),
         ("mild", False, Effect.REFUSES),
     ]
-    assert mend(harms[0], "my vhost") == "rabbitmqctl clear_operator_policy -p 'my vhost' ops"
+    assert harms[0].mend("my vhost") == "rabbitmqctl clear_operator_policy -p 'my vhost' ops"
     alone = {"rmqjobs.demo": {**QUEUES["rmqjobs.demo"], **facts, "policy": None}}
     assert all(harm.by_operator for harm in judge(alone, NAMES))  # who may not see their definitions can still tell
 

@@ -14,13 +14,20 @@ from rmqjobs.topology import Binding, Exchange, Queue, Topology
 log = logging.getLogger("rmqjobs.declaring")
 
 
-async def declare(connection: Connection, topology: Topology) -> None:
+async def declare(connection: Connection, topology: Topology, *, foundation: Topology | None = None) -> None:
     """Creates what is missing and removes obsolete bindings.
+
+    Args:
+        connection: Where.
+        topology: All of it.
+        foundation: The part whose bindings are taken for granted where its exchanges and queues are all there. RabbitMQ 4 takes
+            a millisecond for each binding, whether it is new or not.
 
     Raises:
         TopologyConflict: Something of that name exists with other arguments.
         PermissionMissing: The user may not configure it.
     """
+    granted = frozenset(foundation.bindings if foundation and await _is_there(connection, foundation) else ())
     channel = await connection.channel()
     # The last exchange is the entrance: whoever sees it takes the rest for granted.
     *others, entrance = topology.exchanges
@@ -29,7 +36,7 @@ async def declare(connection: Connection, topology: Topology) -> None:
     for queue in filter(lambda queue: queue.essential, topology.queues):
         _declare_queue(channel, queue)
     optional = {queue.name for queue in topology.queues if not queue.essential}
-    bindings = [binding for binding in topology.bindings if binding.destination not in optional]
+    bindings = [each for each in topology.bindings if each.destination not in optional and each not in granted]
     _bind(channel, *(binding for binding in bindings if binding.source != entrance.name))
     _declare_exchange(channel, entrance)
     _bind(channel, *(binding for binding in bindings if binding.source == entrance.name))
@@ -84,6 +91,24 @@ async def ensure(connection: Connection, entrance: str, topology: Topology) -> N
         await declare(connection, topology)
     else:
         await channel.close()
+
+
+async def _is_there(connection: Connection, topology: Topology) -> bool:
+    """Whether all exchanges and essential queues exist; any that is missing closes the channel."""
+    channel = await connection.channel()
+    for exchange in topology.exchanges:
+        channel.tell("exchange_declare", exchange=exchange.name, passive=True)
+    for queue in topology.queues:
+        if queue.essential:
+            channel.tell("queue_declare", queue=queue.name, passive=True)
+    try:
+        await _until_done(channel)
+    except BrokerError:
+        if connection.closed.done():
+            raise
+        return False
+    await channel.close()
+    return True
 
 
 async def _until_done(channel: Channel) -> None:

@@ -22,13 +22,12 @@ from pathlib import Path
 
 from rmqjobs.cli import notify
 from rmqjobs.cli.errors import FAILED, USAGE
-from rmqjobs.cli.signals import ENDED_NOW, stop_by_signal
+from rmqjobs.cli.signals import ENDED_NOW, PARENT_PIPE, stop_by_signal
 from rmqjobs.machine import sizes
 from rmqjobs.settings import Settings, environment_name
 
 log = logging.getLogger("rmqjobs.fleet")
 
-PARENT_PIPE = "RMQJOBS_PARENT_PIPE"
 FIRST_PAUSE, LONGEST_PAUSE, LIVED = 0.5, 30.0, 60.0  # seconds
 LOOK_EVERY = 0.5
 # What is in the settings' file is in the settings already.

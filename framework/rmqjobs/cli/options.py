@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -69,8 +67,11 @@ def _warn_of_misspelt(environ: Mapping[str, str]) -> None:
     """A variable that is nearly a setting would silently do nothing."""
     known = {environment_name(name) for name in Settings.model_fields}
     for name in environ:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and close:
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in known:
+            continue
+        import difflib  # noqa: PLC0415 - hardly ever needed
+
+        if close := difflib.get_close_matches(name, known, n=1, cutoff=0.85):
             say(f"note: {name} is no setting. Did you mean {close[0]}?")
 
 
@@ -78,6 +79,8 @@ def _read(config: Path | None) -> dict[str, Any]:
     path = config or Path(DEFAULT_FILE)
     if config is None and not path.exists():
         return {}
+    import tomllib  # noqa: PLC0415 - most run without a file
+
     try:
         return tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as error:

@@ -13,6 +13,7 @@ from types import FrameType
 log = logging.getLogger("rmqjobs.signals")
 
 ENDED_NOW = 137
+PARENT_PIPE = "RMQJOBS_PARENT_PIPE"  # to a worker: the descriptor that ends with its parent
 # One Ctrl-C or one `systemctl stop` may reach a process twice: directly, and through the parent that passes it on.
 SAME_WITHIN = 0.2
 

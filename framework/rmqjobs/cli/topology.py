@@ -172,7 +172,7 @@ async def _raise_shield(settings: Settings, connection: Connection) -> policies.
     await api.set_policy(vhost, shielding.name, shielding.policy)
     for harm in policies.judge(await api.queues(vhost), Names(settings.prefix), await api.operator_policies(vhost)):
         if harm.by_operator:
-            say(f"note: {harm.summary} ({harm.evidence}). No shield helps; end it with: {policies.mend(harm, vhost)}")
+            say(f"note: {harm.summary} ({harm.evidence}). No shield helps; end it with: {harm.mend(vhost)}")
     return shielding
 
 

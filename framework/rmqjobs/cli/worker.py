@@ -11,11 +11,10 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from rmqjobs.cli import logs
-from rmqjobs.cli.fleet import PARENT_PIPE, Fleet
 from rmqjobs.cli.loops import loop_factory
 from rmqjobs.cli.notify import SOCKET, STOPPING, Notifier
 from rmqjobs.cli.options import Common, Words
-from rmqjobs.cli.signals import stop_by_signal, stop_with_parent
+from rmqjobs.cli.signals import PARENT_PIPE, stop_by_signal, stop_with_parent
 from rmqjobs.errors import ConfigurationError
 from rmqjobs.machine import sizes
 from rmqjobs.plugins import Registry, load
@@ -85,6 +84,8 @@ def worker(
         raise ConfigurationError("metrics_port", problem, f"Ports end at {LAST_PORT}")
     alone = processes == 1
     if not check and (not alone or os.getpid() == FIRST_PROCESS):
+        from rmqjobs.cli.fleet import Fleet  # noqa: PLC0415 - only the parent of several
+
         return asyncio.run(Fleet(settings, ["--verbose"] if verbose else [], init=alone).run())
     new_loop = loop_factory(settings.event_loop)
     registry = load(settings.plugins, allowed=settings.allowed_plugins)

@@ -13,7 +13,7 @@ from rmqjobs.doctor.drift import compare
 from rmqjobs.doctor.facts import Facts
 from rmqjobs.job import Handler
 from rmqjobs.permissions import roles
-from rmqjobs.policies import Effect, judge, mend
+from rmqjobs.policies import Effect, judge
 from rmqjobs.settings import Settings
 from rmqjobs.topology import LADDER_LEVELS, Binding, Names, Topology, consumer_arguments, job_type_of_key, milliseconds
 
@@ -242,8 +242,8 @@ def policies(patient: Patient) -> Found:
         return
     for harm in judge(api.queues, patient.names, api.operator_policies):
         severity = Severity.WARNING if harm.worst is Effect.REFUSES else Severity.ERROR
-        mending = mend(harm, patient.settings.broker.vhost, patient.command("topology apply --shield"))
-        yield severity, harm.summary, harm.evidence, mending
+        mend = harm.mend(patient.settings.broker.vhost, patient.command("topology apply --shield"))
+        yield severity, harm.summary, harm.evidence, mend
 
 
 def consumer_timeout(patient: Patient) -> Found:

@@ -96,5 +96,5 @@ def _shield_changes(facts: Facts, settings: Settings) -> Iterator[Change]:
         yield Change(Verb.HIDE, "policy", name, f"{sets} on {policies.places(roles)}")
     for harm in policies.judge(api.queues, names, api.operator_policies):
         if harm.by_operator:
-            details = f"{harm.evidence}; end it with: {policies.mend(harm, vhost)}"
+            details = f"{harm.evidence}; end it with: {harm.mend(vhost)}"
             yield Change(Verb.STAYS, "operator policy", harm.policy, details)

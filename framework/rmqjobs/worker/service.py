@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -125,6 +126,7 @@ class Worker:
             lambda: self._publishing.takes_messages,
             lambda: self._pools.shed(Interrupted("jobs got long: what was fetched ahead goes back"), keep=1),
         )
+        self._declaring, self._declared_at = asyncio.Lock(), -math.inf
         self._beside: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -144,6 +146,7 @@ class Worker:
             self._watchdog.run(),
             keep_limits(self._path.running),
             self._ahead.run(),
+            self._declare_all(),
         )
         self._beside = [asyncio.create_task(each) for each in beside]
         if self._consuming.connection is not None:
@@ -295,8 +298,20 @@ class Worker:
         return max(int(self._slots[handler.pool] * factor), 1)
 
     async def _declare(self, connection: Connection) -> None:
-        if self._settings.declare:
-            await declare(connection, self._topology)
+        """Both connections see to it, as either may find another broker; at the start once is enough for both."""
+        wanted_at = time.monotonic()
+        async with self._declaring:
+            if self._settings.declare and self._declared_at < wanted_at:
+                await declare(connection, self._topology, foundation=build(prefix=self._settings.prefix))
+                self._declared_at = time.monotonic()
+
+    async def _declare_all(self) -> None:
+        """Once, beside the first jobs: brings back what somebody has unbound."""
+        if self._settings.declare and (connection := self._consuming.connection) is not None:
+            try:
+                await declare(connection, self._topology)
+            except BrokerError as error:
+                log.warning("cannot see to all bindings", extra={"because": str(error)})
 
     async def _prepare_to_consume(self, connection: Connection) -> None:
         """Claims before anything runs: a job that kills its worker must not do so between its claim and the claim's end."""
