@@ -78,7 +78,7 @@ async def refuse(payload: Refused) -> None:
 
 @plugin.handler(queue="accept.ticks")
 async def tick(payload: Tick, job: Job) -> None:
-    write(f"tick {job.id}")
+    write(f"tick {job.id} {time.time():.3f}")
 
 @plugin.handler(queue="accept.fatal")
 async def fatal(payload: Fatal) -> None:

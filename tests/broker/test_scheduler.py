@@ -124,7 +124,7 @@ async def happened(settings: Settings, kind: str) -> list[dict[str, Any]]:
 def cut(scheduler: Scheduler) -> None:
     """Ends its connection as a network does, without a word."""
     assert scheduler._holding is not None
-    scheduler._holding._connection.raw._terminate_stream(StreamLostError("cut"))
+    scheduler._holding.connection.raw._terminate_stream(StreamLostError("cut"))
 
 
 async def test_ticks_carry_their_planned_time_and_period(settings: Settings) -> None:

@@ -85,7 +85,7 @@ def lost_in_the_window(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[datetim
         # Not twice in a row: a token must be written now and then for the rest to go on.
         if active in ticking and len(lost) < WINDOWS and secrets.randbelow(3):
             lost.append(datetime.now(UTC))
-            active._holding._connection.raw._terminate_stream(StreamLostError("lost in the window"))
+            active._holding.connection.raw._terminate_stream(StreamLostError("lost in the window"))
         await write(active)
 
     monkeypatch.setattr(Active, "_tick", tick_and_lose)

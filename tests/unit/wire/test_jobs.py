@@ -185,10 +185,17 @@ def test_headers_that_would_break_the_frame_are_left_out_and_counted() -> None:
 
 def test_a_reply_carries_the_result_and_the_correlation() -> None:
     message = Received(b"{}", "mail.send", reply_to="answers", message_id="7")
-    answer = reply(message, decode(message, max_body=LIMIT), "done", {"sent": 1, "odd": object})
+    answer = reply(message, decode(message, max_body=LIMIT), "done", {"sent": 1, "odd": object}, max_body=LIMIT)
     assert (answer.exchange, answer.routing_key, answer.correlation_id) == ("", "answers", "7")
     assert json.loads(answer.body)["sent"] == 1
     assert answer.headers == {h.STATUS: "done"}
+
+
+def test_a_result_that_no_message_can_carry_is_replaced_by_a_sentence() -> None:
+    message = Received(b"{}", "mail.send", reply_to="answers", message_id="7")
+    answer = reply(message, decode(message, max_body=LIMIT), "done", "x" * 2000, max_body=1000)
+    assert json.loads(answer.body) == {"error": "the result is left out: its 2,002 bytes are more than a message can have"}
+    assert answer.headers == {h.STATUS: "done", h.RESULT_LEFT_OUT: 2002}
 
 
 def test_job_ids_are_ordered_by_time() -> None:
