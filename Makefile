@@ -19,11 +19,8 @@ demo: broker ## Take a real video through a real RabbitMQ, and watch what happen
 	@.venv/bin/python examples/demo.py
 
 test: check broker ## Everything: checks, unit tests, and tests against a real RabbitMQ
-	@# The proof of once takes five minutes of waiting: it runs beside the others.
-	@$(run) pytest -q -s tests/proof >.venv/proof.log 2>&1 & proof=$$!; \
-	$(run) pytest tests/broker tests/acceptance tests/faults plugins; tests=$$?; \
-	echo "the proof of once, 300 ticks:"; wait $$proof; code=$$?; tail -n 40 .venv/proof.log; \
-	[ $$tests = 0 ] && [ $$code = 0 ]
+	@# Side by side, files that take longest first: most of the time they wait for a broker, a clock or each other.
+	@$(run) pytest -q -n 8 --dist loadfile --no-loadscope-reorder tests/proof tests/faults tests/acceptance tests/broker plugins
 
 peers: setup # the systems that we are compared with, and the RabbitMQ that they are compared on
 	@tools/setup peers
@@ -51,10 +48,10 @@ check: setup ## Format, lint, types, import contracts, unit tests; needs no brok
 	@$(run) ruff check -q .
 	@$(run) mypy framework plugins/*/src tests/typing tools benchmarks examples
 	@.venv/bin/lint-imports --no-cache > .venv/imports.log || { cat .venv/imports.log; exit 1; }
-	@$(run) pytest -q tests/unit
+	@$(run) pytest -q -n 2 tests/unit
 
 unit: setup ## Unit tests only
-	@$(run) pytest -q tests/unit
+	@$(run) pytest -q -n 2 tests/unit
 
 reference: setup ## Write the generated pages of docs/reference
 	@.venv/bin/python tools/reference.py

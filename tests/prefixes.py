@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from rmqjobs.amqp.connection import Connection, connect
 from rmqjobs.amqp.declaring import declare
 from rmqjobs.amqp.management import Management
+from rmqjobs.errors import BrokerError
 from rmqjobs.settings import Settings
 from rmqjobs.testing.broker import RunningBroker
 from rmqjobs.topology import LADDER_LEVELS, Names, build
@@ -71,8 +72,15 @@ class Prefixes:
     async def _queues(self, prefix: str) -> list[str]:
         if self.broker.management_url is None:
             return []
-        names = await Management(self.broker.management_url).queues(Settings(url=self.broker.url).broker.vhost)
-        return [name for name in names if name.startswith(f"{prefix}.")]
+        api, vhost = Management(self.broker.management_url), Settings(url=self.broker.url).broker.vhost
+        for tries_left in reversed(range(5)):
+            try:
+                return [name for name in await api.queues(vhost) if name.startswith(f"{prefix}.")]
+            except BrokerError:  # 3.10 answers 500 when a queue goes away while it lists them
+                if not tries_left:
+                    raise
+                await asyncio.sleep(0.5)
+        raise AssertionError
 
     async def _connect(self, prefix: str) -> Connection:
         settings = Settings(url=self.broker.url, prefix=prefix)

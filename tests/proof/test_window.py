@@ -1,128 +1,15 @@
-"""Each tick runs once, also when the active scheduler is lost in the one moment that matters: its ticks are published, and
-the token that says so is not written yet. The next active one publishes them again.
-
-The moment is forced, over and over; runs are counted in a ledger. On one node, and on three whose leader is killed meanwhile.
-"""
+"""On one node: runs are counted while the window is forced over and over."""
 
 import asyncio
-import os
-import secrets
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from pika.exceptions import StreamLostError
 
-from rmqjobs import Job, Payload, Plugin, Settings
-from rmqjobs.journal import follow
-from rmqjobs.plugins import Registry, registry_of
-from rmqjobs.scheduler.active import Active
-from rmqjobs.scheduler.catalogue import Catalogue
-from rmqjobs.scheduler.service import Scheduler
-from rmqjobs.testing.broker import PrivateNode
-from rmqjobs.worker import Worker
+from rmqjobs import Settings
 from tests.helpers import private_node, until
+from tests.proof.windows import TIMEOUT, WINDOWS, Ledger, check, lost_in_the_window, running, skipped
 
-WINDOWS = int(os.environ.get("RMQJOBS_PROOF_WINDOWS", "100"))
-SCHEDULES = 5  # a second apart each, 0.2 s from one to the next
-pytestmark = pytest.mark.timeout(WINDOWS * 3 + 240)
-
-
-class Beat(Payload, type="proof.beat"):
-    """Says which tick it is."""
-
-
-class Ledger:
-    """What ran, as its handlers wrote it down."""
-
-    def __init__(self, begin: datetime) -> None:
-        self.runs = Counter[str]()
-        self.plugin = Plugin("proof")
-        for number in range(SCHEDULES):
-            start = begin + timedelta(seconds=number / SCHEDULES)
-            every = timedelta(seconds=1)
-            self.plugin.schedule(f"beat-{number}", every=every, start=start, payload=Beat(), misfire="all")
-
-        @self.plugin.handler
-        async def beat(_payload: Beat, job: Job) -> None:
-            self.runs[job.id] += 1
-
-    @property
-    def registry(self) -> Registry:
-        return registry_of(self.plugin)
-
-    def of(self, number: int) -> list[datetime]:
-        """Planned times of one schedule's ticks that ran, in order."""
-        name = f"proof.beat-{number}@"
-        return sorted(datetime.fromisoformat(job_id.partition("@")[2]) for job_id in self.runs if job_id.startswith(name))
-
-    def missing(self) -> list[datetime]:
-        gaps = []
-        for number in range(SCHEDULES):
-            planned = self.of(number)
-            seconds = round((planned[-1] - planned[0]).total_seconds()) + 1
-            gaps += [at for at in (planned[0] + timedelta(seconds=n) for n in range(seconds)) if at not in planned]
-        return gaps
-
-
-@contextmanager
-def lost_in_the_window(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[datetime]]:
-    """Whoever has published ticks loses its connection before the token is written; when, each time."""
-    lost: list[datetime] = []
-    write, tick = Active.write, Active._tick
-    ticking: set[Active] = set()
-
-    async def tick_and_lose(active: Active, *arguments: object) -> None:
-        ticking.add(active)
-        try:
-            await tick(active, *arguments)  # type: ignore[arg-type]
-        finally:
-            ticking.discard(active)
-
-    async def lose(active: Active) -> None:
-        # Not twice in a row: a token must be written now and then for the rest to go on.
-        if active in ticking and len(lost) < WINDOWS and secrets.randbelow(3):
-            lost.append(datetime.now(UTC))
-            active._holding.connection.raw._terminate_stream(StreamLostError("lost in the window"))
-        await write(active)
-
-    monkeypatch.setattr(Active, "_tick", tick_and_lose)
-    monkeypatch.setattr(Active, "write", lose)
-    yield lost
-
-
-@asynccontextmanager
-async def running(ledger: Ledger, settings: Settings) -> AsyncIterator[None]:
-    """Three schedulers and two workers."""
-    async with AsyncExitStack() as stack:
-        for _ in range(2):
-            worker = Worker(ledger.registry, settings)
-            await worker.start()
-            stack.push_async_callback(worker.drain, timedelta(seconds=20))
-        stop = asyncio.Event()
-        schedulers = [Scheduler(lambda: Catalogue(ledger.registry, None), settings) for _ in range(3)]
-        tasks = [asyncio.create_task(scheduler.run(stop)) for scheduler in schedulers]
-        try:
-            yield
-        finally:
-            stop.set()
-            await asyncio.gather(*tasks)
-
-
-async def skipped(settings: Settings) -> int:
-    """Publications that did not run, because another one of the same tick had."""
-    records = [event async for event in follow(settings, start="first", stop_at_end=True)]
-    return sum(event.kind == "skipped" and event.data.get("reason") == "published twice" for event in records)
-
-
-def check(ledger: Ledger, lost: list[datetime]) -> None:
-    twice = {job_id: runs for job_id, runs in ledger.runs.items() if runs > 1}
-    print(f"\n{len(lost)} windows forced, {len(ledger.runs)} ticks ran; twice: {len(twice)}, missing: {len(ledger.missing())}")  # noqa: T201
-    assert len(lost) >= WINDOWS
-    assert twice == {}
-    assert ledger.missing() == []
+pytestmark = pytest.mark.timeout(TIMEOUT)
 
 
 async def test_what_is_published_twice_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,40 +22,3 @@ async def test_what_is_published_twice_runs_once(monkeypatch: pytest.MonkeyPatch
         again = await skipped(settings)
     check(ledger, lost)
     assert again >= WINDOWS, "each was published again, and the journal says what became of that"
-
-
-@pytest.fixture
-def cluster() -> Iterator[list[PrivateNode]]:
-    with ExitStack() as stack:
-        first = stack.enter_context(private_node("cluster_partition_handling = pause_minority"))
-        nodes = [first]
-        for _ in range(2):
-            node = PrivateNode(config=["cluster_partition_handling = pause_minority"], beside=first)
-            stack.callback(node.remove)
-            node.start()
-            node.join(first)
-            nodes.append(node)
-        yield nodes
-
-
-async def test_three_nodes_and_the_leader_killed(monkeypatch: pytest.MonkeyPatch, cluster: list[PrivateNode]) -> None:
-    ledger = Ledger(datetime.now(UTC))
-    hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
-    settings = Settings(url=f"amqp://guest:guest@{hosts}/", prefix="window", journal_interval=timedelta(milliseconds=100))
-    with lost_in_the_window(monkeypatch) as lost:
-        async with running(ledger, settings):
-            for part in (1, 2):
-                await until(lambda part=part: len(lost) >= part * WINDOWS // 3, timeout=WINDOWS * 3)
-                leader = await asyncio.to_thread(leader_of, cluster, "window.scheduler")
-                leader.kill()
-                await asyncio.sleep(2)
-                await asyncio.to_thread(leader.start)
-            await until(lambda: len(lost) >= WINDOWS, timeout=WINDOWS * 3)
-            await asyncio.sleep(5)
-    check(ledger, lost)
-
-
-def leader_of(nodes: list[PrivateNode], queue: str) -> PrivateNode:
-    listed = nodes[0].ctl("list_queues", "name", "leader", "--no-table-headers")
-    leader = next(line.split()[1] for line in listed.splitlines() if line.split()[0] == queue)
-    return next(node for node in nodes if node.name == leader)
