@@ -335,8 +335,12 @@ def _check_short(kind: str, **properties: str | None) -> None:
     for name, value in properties.items():
         if value is not None and not isinstance(value, str):
             raise InvalidJob(f"{kind}: {name} is {value!r:.80}, which is no text")
-        if value is not None and len(value.encode()) > h.MAX_SHORT_BYTES:
-            raise InvalidJob(f"{kind}: {name} has {len(value.encode()):,} bytes, {h.MAX_SHORT_BYTES} are possible")
+        try:
+            size = len(value.encode()) if value is not None else 0
+        except UnicodeEncodeError:
+            raise InvalidJob(f"{kind}: {name} is {value!r:.80}, which UTF-8 cannot write") from None
+        if size > h.MAX_SHORT_BYTES:
+            raise InvalidJob(f"{kind}: {name} has {size:,} bytes, {h.MAX_SHORT_BYTES} are possible")
 
 
 def _headers(kind: str, options: Options, now: datetime) -> dict[str, Any]:
