@@ -9,6 +9,7 @@ from typing import Any
 from pika import BasicProperties
 
 from rmqjobs.amqp.connection import Connection, connect, connection_name, resolve
+from rmqjobs.amqp.counting import count
 from rmqjobs.errors import BrokerError, NoScheduler, PermissionMissing
 from rmqjobs.settings import Settings
 from rmqjobs.topology import milliseconds
@@ -17,7 +18,9 @@ _REPLY_TO = "amq.rabbitmq.reply-to"
 
 
 async def ask(settings: Settings, queue: str, kind: str, body: bytes, *, by: str, timeout: timedelta) -> bytes:
-    """The answer's body. What nobody takes within the timeout expires in the queue; who takes it looks whether we still wait.
+    """Asks, and returns the body of the answer.
+
+    A question that nobody takes within the timeout expires in the queue; whoever takes it checks whether we still wait.
 
     Raises:
         NoScheduler: Nobody consumes there, or nobody answers.
@@ -43,8 +46,8 @@ async def ask(settings: Settings, queue: str, kind: str, body: bytes, *, by: str
             raise channel.closed.result()
         if not answered.done():
             raise NoScheduler(
-                f"the active scheduler has not answered within {timeout.total_seconds():g} s: it is frozen, or the broker takes"
-                " no messages. What was asked is not done later, unless that had begun. Look at its log, at"
+                f"the active scheduler has not answered within {timeout.total_seconds():g} s: it is frozen, or the broker"
+                " accepts no messages. The request will not be carried out later, unless it had begun. Look at its log, at"
                 " `rmqjobs schedules list`, and at `rabbitmq-diagnostics alarms`"
             )
         return answered.result()
@@ -55,10 +58,10 @@ async def ask(settings: Settings, queue: str, kind: str, body: bytes, *, by: str
 async def _consumers(connection: Connection, queue: str) -> int:
     channel = await connection.channel()
     try:
-        counts = await channel.call("queue_declare", queue=queue, passive=True)
+        found = await count(channel, queue)
     except PermissionMissing:
         raise
     except BrokerError:  # there is no such queue
         return 0
     await channel.close()
-    return int(counts.consumer_count)
+    return found.consumers

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from rmqjobs.amqp.connection import Connection
+from rmqjobs.amqp.counting import count
 from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.errors import RmqJobsError
 from rmqjobs.topology import Names
@@ -31,10 +32,10 @@ class _Unrouted:
 async def claim(connection: Connection, link: PublishLink, names: Names, types: Collection[str], timeout: timedelta) -> int:
     """Publishes every unrouted job of these types again, to the queue that is bound for it now; returns how many.
 
-    One pass: the others are held while it looks, and go back in their order. Nothing is acknowledged before it is confirmed.
+    It makes one pass: other jobs are held meanwhile, and go back in order. No job is acknowledged before its copy is confirmed.
     """
     channel = await connection.channel()
-    waiting = (await channel.call("queue_declare", queue=names.unrouted, passive=True)).message_count
+    waiting = (await count(channel, names.unrouted)).messages
     if not waiting:
         await channel.close()
         return 0
@@ -51,7 +52,7 @@ async def claim(connection: Connection, link: PublishLink, names: Names, types: 
         try:
             async with asyncio.timeout(_IDLE):
                 method, unrouted = await seen.get()
-        except TimeoutError:  # another worker's pass holds the rest, or it is full of other types
+        except TimeoutError:  # another worker holds the rest, or we hold the most we can, of other types
             break
         kind = job_type(unrouted)
         if kind not in types:

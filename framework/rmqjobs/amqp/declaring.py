@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from rmqjobs.amqp.connection import Channel, Connection
+from rmqjobs.amqp.counting import count
 from rmqjobs.errors import BrokerError, PermissionMissing
 from rmqjobs.topology import Binding, Exchange, Queue, Topology
 
@@ -18,9 +19,9 @@ async def declare(connection: Connection, topology: Topology, *, foundation: Top
     """Creates what is missing and removes obsolete bindings.
 
     Args:
-        connection: Where.
+        connection: The connection to declare on.
         topology: All of it.
-        foundation: The part whose bindings are taken for granted where its exchanges and queues are all there. RabbitMQ 4 takes
+        foundation: The part whose bindings are taken for granted if all its exchanges and queues are there. RabbitMQ 4 takes
             a millisecond for each binding, whether it is new or not.
 
     Raises:
@@ -48,7 +49,7 @@ async def declare(connection: Connection, topology: Topology, *, foundation: Top
 
 
 async def _declare_optional(connection: Connection, topology: Topology) -> None:
-    """A journal that is down, as streams of RabbitMQ 3.10 may be after a crash, or is something else, must not hold up jobs."""
+    """Declares what jobs can do without: a stream may be down (on RabbitMQ 3.10 after a crash), or exist as another kind."""
     for queue in topology.queues:
         if queue.essential:
             continue
@@ -61,32 +62,32 @@ async def _declare_optional(connection: Connection, topology: Topology) -> None:
         except BrokerError as error:
             if connection.closed.done():
                 raise
-            log.warning("going on without", extra={"queue": queue.name, "because": str(error)})
+            log.warning("continuing without this queue", extra={"queue": queue.name, "because": str(error)})
 
 
 async def stranded(connection: Connection, topology: Topology) -> dict[str, int]:
-    """Former queues of handlers that moved, with the jobs that wait there while nobody consumes them."""
+    """Former queues of handlers that moved, with the number of jobs that wait there while nobody consumes them."""
     found: dict[str, int] = {}
     ours = {queue.name for queue in topology.queues}
     for name in sorted({binding.destination for binding in topology.obsolete} - ours):
         channel = await connection.channel()
         try:
-            counts = await channel.call("queue_declare", queue=name, passive=True)
+            counts = await count(channel, name)
         except BrokerError:  # there is no such queue: the usual case
             continue
         await channel.close()
-        if counts.message_count and not counts.consumer_count:
-            found[name] = counts.message_count
+        if counts.messages and not counts.consumers:
+            found[name] = counts.messages
     return found
 
 
 async def ensure(connection: Connection, entrance: str, topology: Topology) -> None:
-    """Declares the topology unless its `entrance` exchange is there: for publishers, that start often and may do little."""
+    """Declares the topology unless its `entrance` exchange is there; for publishers, which start often and may do little."""
     channel = await connection.channel()
     try:
         await channel.call("exchange_declare", exchange=entrance, passive=True)
     except PermissionMissing:
-        return  # a user who may only write cannot look: publishing tells
+        return  # a user who may only write cannot look; publishing will show
     except BrokerError:
         await declare(connection, topology)
     else:
@@ -112,7 +113,7 @@ async def _is_there(connection: Connection, topology: Topology) -> bool:
 
 
 async def _until_done(channel: Channel) -> None:
-    """Any answered call: what was told before it is done, or has closed the channel."""
+    """Waits for any answer: by then, everything told before is done, or has closed the channel."""
     await channel.call("basic_qos", prefetch_count=1)
 
 

@@ -1,4 +1,4 @@
-"""The few calls of RabbitMQ's HTTP API that AMQP has no words for."""
+"""The few calls of RabbitMQ's HTTP API that have no counterpart in AMQP."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ QUEUE_COLUMNS = (
 )  # fmt: skip
 _HINT = "Write it as http://user:password@host:15672, special characters as %XX"
 _UNAUTHORISED = (401, 403)
-_NOT_FOUND, _UNHEALTHY = 404, 503
+_NOT_FOUND, _INTERNAL_ERROR, _UNHEALTHY = 404, 500, 503
+_PAUSES = (0.2, 0.5, 1.0)  # seconds between tries of a request that it stumbled over
 
 
 class Management:
-    """The API at one URL. Every call raises `BrokerError` when it is not there, or refuses us.
+    """The API at one URL. Every call raises `BrokerError` when the API is not there, or refuses us.
 
     Args:
         url: `http[s]://user:password@host:15672`.
@@ -46,9 +47,9 @@ class Management:
             parts = urlsplit(url)
             self._host = str(Endpoint(parts.hostname or "localhost", parts.port or 15672))
         except ValueError:
-            raise ConfigurationError("management_url", f"{mask_url(url)!r} is no URL", _HINT) from None
+            raise ConfigurationError("management_url", f"{mask_url(url)!r} is not a URL", _HINT) from None
         if parts.scheme not in ("http", "https"):
-            raise ConfigurationError("management_url", f"{mask_url(url)!r} is no HTTP URL", _HINT)
+            raise ConfigurationError("management_url", f"{mask_url(url)!r} is not an HTTP URL", _HINT)
         path = parts.path.rstrip("/").removesuffix("/api")
         self._base = f"{parts.scheme}://{self._host}{path}/api/"
         self._user, password = unquote(parts.username or "guest"), unquote(parts.password or "guest")
@@ -56,7 +57,7 @@ class Management:
         self._tls, self.timeout = tls, timeout
 
     async def queues(self, vhost: str) -> dict[str, Mapping[str, Any]]:
-        """All queues of a virtual host by name, with what `QUEUE_COLUMNS` says."""
+        """All queues of a virtual host by name, with the fields in `QUEUE_COLUMNS`."""
         found = await self._get(f"queues/{_quoted(vhost)}?columns={','.join(QUEUE_COLUMNS)}")
         return {queue["name"]: queue for queue in found}
 
@@ -86,11 +87,11 @@ class Management:
         return False
 
     async def policies(self, vhost: str) -> list[Mapping[str, Any]]:
-        """Policies of a virtual host: name, pattern, apply-to, priority, definition; none when the user may not ask."""
+        """Policies of a virtual host: name, pattern, apply-to, priority, definition; empty when the user may not ask."""
         return await self._list(f"policies/{_quoted(vhost)}")
 
     async def operator_policies(self, vhost: str) -> list[Mapping[str, Any]]:
-        """Operator policies, the same way."""
+        """Operator policies, in the same form."""
         return await self._list(f"operator-policies/{_quoted(vhost)}")
 
     async def set_policy(self, vhost: str, name: str, policy: Mapping[str, Any]) -> None:
@@ -103,7 +104,7 @@ class Management:
         return str((await self._get("overview?columns=cluster_name"))["cluster_name"])
 
     async def clock_difference(self) -> timedelta:
-        """The broker's time less ours, to a second."""
+        """The broker's time minus ours, accurate to a second."""
         before = datetime.now(UTC)
         _, date = await asyncio.to_thread(self._fetch, "overview?columns=cluster_name")
         middle = before + (datetime.now(UTC) - before) / 2
@@ -118,11 +119,17 @@ class Management:
         return found
 
     async def _get(self, path: str) -> Any:
-        found, _ = await asyncio.to_thread(self._fetch, path)
-        return found
+        for pause in _PAUSES:
+            try:
+                found, _ = await asyncio.to_thread(self._fetch, path)
+            except _Stumbled:
+                await asyncio.sleep(pause)
+            else:
+                return found
+        return (await asyncio.to_thread(self._fetch, path))[0]
 
     def _fetch(self, path: str, body: bytes | None = None) -> tuple[Any, str]:
-        """What is there; with a body, puts that there instead."""
+        """What is at a path, and the date of the answer; with a body, puts the body there."""
         method = "GET" if body is None else "PUT"
         request = urllib.request.Request(self._base + path, body, method=method)  # noqa: S310 - the scheme was checked
         request.add_header("Authorization", f"Basic {self._token}")
@@ -138,16 +145,17 @@ class Management:
                 raise _NotFound(f"there is no {path} at {self._base}. Correct management_url") from None
             if error.code == _UNHEALTHY:
                 raise _Unhealthy(f"the management API at {self._host} answered that something is wrong") from None
-            raise BrokerError(f"the management API at {self._host} answered {error.code} to {path}") from None
+            kind = _Stumbled if error.code == _INTERNAL_ERROR else BrokerError
+            raise kind(f"the management API at {self._host} answered {error.code} to {path}") from None
         except (OSError, ValueError) as error:
             text = f"no management API answers at {self._host}: {error}. Correct management_url, or unset it"
             raise BrokerUnavailable(text) from None
 
 
 async def find(settings: Settings, connection: Connection) -> Management | None:
-    """The API of the broker that we are connected to: the configured one, or else what answers at the usual port beside it.
+    """The API of the broker that we are connected to: the configured one, or else one that answers at the usual port beside it.
 
-    A guess must be of the same cluster and take the same user; otherwise it is none, and nobody is bothered.
+    A guessed one must belong to the same cluster and accept the same user; otherwise the result is None.
 
     Raises:
         ConfigurationError: `management_url` cannot be used.
@@ -165,7 +173,7 @@ async def find(settings: Settings, connection: Connection) -> Management | None:
 
 
 def _beside(broker: Broker, endpoint: Endpoint) -> Management | None:
-    """The usual port of that host, as the user we are."""
+    """The API at the usual port of that host, for the same user; None when there is no such port."""
     port = endpoint.port + USUAL_OFFSET
     if port >= 2**16:
         return None
@@ -178,8 +186,12 @@ class _NotFound(BrokerError):
     """There is no such thing."""
 
 
+class _Stumbled(BrokerError):
+    """It could not answer this time: RabbitMQ 3.10 does not when a queue goes away while it lists them."""
+
+
 class _Unhealthy(BrokerError):
-    """A health check's way to say no."""
+    """A health check failed."""
 
 
 def _quoted(name: str) -> str:

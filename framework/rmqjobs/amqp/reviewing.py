@@ -1,9 +1,9 @@
-"""Looks through a queue and changes nothing, or takes out what was published elsewhere. Stands on pika.
+"""Looks through a queue without changing it, or takes out messages once they are published elsewhere. Built on pika.
 
-A look holds messages unacknowledged; what it does not take out goes back in its order when its channel closes. RabbitMQ 4 keeps
-what came back apart, before everything that nobody has held yet, and puts what comes back again at the end of that. So a look
-always asks for as many as one consumer can hold, however few it wants to see: all that ever came back is among them, and the
-order afterwards is the one before.
+A look holds messages unacknowledged; those it does not take out go back, in order, when its channel closes. RabbitMQ 4 keeps
+messages that came back apart, in front of those that nobody has held yet, and adds each one that comes back to the end of that
+part. So a look always asks for as many messages as one consumer can hold, however few it wants to see: it then holds all that
+ever came back, and returns them in the order they had.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from rmqjobs.amqp.connection import Connection, connect, connection_name
+from rmqjobs.amqp.counting import count
 from rmqjobs.amqp.holding import MOST_HELD, HeldMessage, Holding
 from rmqjobs.amqp.outlet import Outlet
 from rmqjobs.errors import BrokerError, PermissionMissing, ReviewInProgress, RmqJobsError
@@ -30,9 +31,9 @@ class Look:
     """One look through a queue: the messages that were in it when it began, in their order.
 
     Args:
-        holding: Holds them.
-        queue: Its full name.
-        count: How many there were.
+        holding: Holds the messages.
+        queue: Full name of the queue.
+        count: How many messages there were.
     """
 
     def __init__(self, holding: Holding, queue: str, count: int) -> None:
@@ -40,15 +41,15 @@ class Look:
         self._kept = 0
 
     async def messages(self) -> AsyncIterator[HeldMessage]:
-        """Each message once, as far as one look can hold them."""
+        """Each message once, up to as many as one look can hold."""
         while (held := await self._next()) is not None:
             yield held
 
     async def publish(self, pairs: Sequence[tuple[HeldMessage, Message]]) -> dict[int, RmqJobsError]:
-        """Publishes a message for each held one, and takes out those whose message is safe; failures by place.
+        """Publishes a message for each held one, and takes out those whose message is safe; returns failures by index.
 
         Raises:
-            BrokerError: The look was lost meanwhile: what it held is back in the queue, some of it may be published as well.
+            BrokerError: The look was lost: what it held is back in the queue, and some of it may be published as well.
         """
         failures = await self._holding.publish([message for _, message in pairs])
         done = [held.tag for place, (held, _) in enumerate(pairs) if place not in failures]
@@ -61,7 +62,7 @@ class Look:
             return None
         if self._kept == MOST_HELD:
             hint = "act on these, then look again"
-            log.warning("one look holds no more", extra={"queue": self._queue, "held": self._kept, "hint": hint})
+            log.warning("one look cannot hold more", extra={"queue": self._queue, "held": self._kept, "hint": hint})
             self._left = 0
             return None
         if self._holding.inbox.empty():
@@ -100,7 +101,7 @@ class Desk:
             queue: Its full name.
 
         Raises:
-            ReviewInProgress: Another review does not end.
+            ReviewInProgress: Another review has not ended in time.
             BrokerError: The connection is lost.
         """
         count = await self._await_turn(queue)
@@ -114,7 +115,7 @@ class Desk:
         """Publishes and waits for the confirms.
 
         Raises:
-            PublishError: One of them is not in a queue.
+            PublishError: One of them did not get into a queue.
         """
         outlet = Outlet(self.connection, await self.connection.channel())
         await outlet.open()
@@ -124,18 +125,18 @@ class Desk:
             raise next(iter(failures.values()))
 
     async def _await_turn(self, queue: str) -> int:
-        """How many messages there are, as soon as nobody else holds them."""
+        """Waits until nobody else holds messages; returns how many there are."""
         for _ in range(max(int(_TURN / _LOOK_AGAIN), 1)):
             messages, consumers = await self._counts(queue) or (0, 0)
             if not consumers:
                 return messages
             await asyncio.sleep(_LOOK_AGAIN)
-        raise ReviewInProgress(f"another review holds {queue!r} for over {_TURN:g} s. End it, then try again")
+        raise ReviewInProgress(f"another review has held {queue!r} for over {_TURN:g} s. End it, then try again")
 
     async def _counts(self, queue: str) -> tuple[int, int] | None:
         channel = await self.connection.channel()
         try:
-            answer = await channel.call("queue_declare", queue=queue, passive=True)
+            found = await count(channel, queue)
         except PermissionMissing:
             raise
         except BrokerError:
@@ -143,7 +144,12 @@ class Desk:
                 raise
             return None
         await channel.close()
-        return answer.message_count, answer.consumer_count
+        if not found.certain:
+            raise BrokerError(
+                f"cannot tell what is in {queue!r}: the queue's leader does not answer, so the broker is overloaded or lacks a"
+                " majority of its nodes. Try again, or look with: rmqjobs doctor"
+            )
+        return found.messages, found.consumers
 
 
 @asynccontextmanager
@@ -151,7 +157,7 @@ async def desk(settings: Settings) -> AsyncIterator[Desk]:
     """An operator's connection.
 
     Raises:
-        BrokerError: There is none to be had.
+        BrokerError: The broker is not there, or refuses us.
     """
     connection = await connect(settings.broker, name=connection_name("operator"), heartbeat=settings.heartbeat)
     try:

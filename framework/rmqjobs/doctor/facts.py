@@ -1,17 +1,20 @@
-"""Gathers what the doctor judges: by AMQP what any process of ours sees, the rest by the management API."""
+"""Gathers what the doctor judges: over AMQP what any process of ours can see, the rest over the management API."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from rmqjobs.amqp import management
-from rmqjobs.amqp.connection import Connection, connect, connection_name
+from rmqjobs.amqp.connection import Channel, Connection, connect, connection_name
+from rmqjobs.amqp.counting import count
 from rmqjobs.errors import BrokerError, ConfigurationError, PermissionMissing
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names, Topology
+
+AnswerT = TypeVar("AnswerT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +27,17 @@ class QueueFacts:
 
 @dataclass(frozen=True, slots=True)
 class ManagementFacts:
-    """What the management API told.
+    """What the management API reported.
 
     Args:
         alarms: Whether a memory or disk alarm is in effect.
         queues: By name, with `amqp.management.QUEUE_COLUMNS`.
-        policies: All there are, as far as the user may see them.
-        operator_policies: These, too.
+        policies: All that exist, as far as the user may see them.
+        operator_policies: The same for operator policies.
         bindings: Source, destination, routing key.
         permissions: The user's expressions for configure, write, read; None when it may not ask.
         disabled_features: Names of feature flags that are off.
-        clock_difference: The broker's time less ours.
+        clock_difference: The broker's time minus ours.
     """
 
     alarms: bool
@@ -52,13 +55,13 @@ class Facts:
     """Everything gathered.
 
     Args:
-        version: Of the broker, as it says: `4.3.6`.
+        version: Version of the broker, as the broker gives it: `4.3.6`.
         release: Its major and minor number.
-        queues: By name; those that are not there are left out.
-        missing_exchanges: Exchanges of the topology that are not there.
-        unseen: What this user may not look at.
+        queues: By name; those that do not exist are left out.
+        missing_exchanges: Exchanges of the topology that do not exist.
+        unseen: Names that this user may not look at.
         management: None when the API is not configured or not there.
-        management_problem: Why not.
+        management_problem: Why `management` is None.
     """
 
     version: str
@@ -72,7 +75,7 @@ class Facts:
 
 
 async def gather(settings: Settings, topology: Topology) -> Facts:
-    """Looks, and changes nothing.
+    """Looks at the broker, and changes nothing.
 
     Raises:
         BrokerError: The broker is not there, or refuses us.
@@ -83,8 +86,7 @@ async def gather(settings: Settings, topology: Topology) -> Facts:
         names = [*(queue.name for queue in topology.queues), Names(settings.prefix).scheduler]
         queues = {name: found for name in names if (found := await _queue(connection, name, unseen)) is not None}
         exchanges = [each.name for each in topology.exchanges]
-        looks = {name: await _look(connection, "exchange_declare", unseen, exchange=name) for name in exchanges}
-        missing = [name for name, found in looks.items() if found is None and name not in unseen]
+        missing = [name for name in exchanges if not await _exchange(connection, name, unseen) and name not in unseen]
         version, release = connection.version_text, connection.broker_version
         api, problem = await _management(settings, connection)
     finally:
@@ -93,17 +95,26 @@ async def gather(settings: Settings, topology: Topology) -> Facts:
 
 
 async def _queue(connection: Connection, name: str, unseen: list[str]) -> QueueFacts | None:
-    counts = await _look(connection, "queue_declare", unseen, queue=name)
-    return None if counts is None else QueueFacts(counts.message_count, counts.consumer_count)
+    counts = await _look(connection, lambda channel: count(channel, name), name, unseen)
+    return None if counts is None else QueueFacts(counts.messages, counts.consumers)
 
 
-async def _look(connection: Connection, method: str, unseen: list[str], **thing: str) -> Any:
+async def _exchange(connection: Connection, name: str, unseen: list[str]) -> bool:
+    answer = await _look(
+        connection, lambda channel: channel.call("exchange_declare", exchange=name, passive=True), name, unseen
+    )
+    return answer is not None
+
+
+async def _look(
+    connection: Connection, ask: Callable[[Channel], Coroutine[Any, Any, AnswerT]], name: str, unseen: list[str]
+) -> AnswerT | None:
     """The broker's answer about what is there; None when it is not, or may not be looked at."""
     channel = await connection.channel()
     try:
-        found = await channel.call(method, passive=True, **thing)
+        found = await ask(channel)
     except PermissionMissing:
-        unseen += thing.values()
+        unseen.append(name)
         return None
     except BrokerError:
         if connection.closed.done():
@@ -118,7 +129,7 @@ async def _management(settings: Settings, connection: Connection) -> tuple[Manag
     try:
         api = await management.find(settings, connection)
         if api is None:
-            return None, "management_url is not set, and none answers at the usual port beside the broker's"
+            return None, "management_url is not set, and no API answers at the usual port beside the broker's"
         return ManagementFacts(
             alarms=await api.alarms(),
             clock_difference=await api.clock_difference(),

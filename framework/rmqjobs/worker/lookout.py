@@ -1,4 +1,4 @@
-"""Looks from the worker whether somebody ticks: when all schedulers are gone, none of them can say so."""
+"""Watches from the worker whether a scheduler runs: when all schedulers are gone, none of them can say so."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from rmqjobs.amqp.connection import Connection
+from rmqjobs.amqp.counting import count
 from rmqjobs.errors import BrokerError
 
 log = logging.getLogger("rmqjobs.worker")
@@ -21,8 +22,8 @@ class Lookout:
 
     Args:
         queue: The scheduler's queue.
-        limit: For how long that may be so.
-        warn: Called once for each such time, with its seconds so far.
+        limit: How long that may last.
+        warn: Called once each time it lasts longer, with its seconds so far.
     """
 
     def __init__(self, queue: str, limit: timedelta, warn: Callable[[float], None]) -> None:
@@ -32,7 +33,7 @@ class Lookout:
 
     @property
     def missing_seconds(self) -> float:
-        """For how long there has been none; 0 while there is one, or nothing is scheduled."""
+        """How long there has been no scheduler; 0 while there is one, or nothing is scheduled."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     async def run(self, connection: Callable[[], Connection | None]) -> None:
@@ -47,7 +48,7 @@ class Lookout:
                     log.debug("cannot look for schedulers", extra={"because": str(error)})
 
     async def look(self, connection: Connection) -> None:
-        """One look; raises `BrokerError` when the connection goes meanwhile."""
+        """Looks once; raises `BrokerError` when the connection is lost meanwhile."""
         missing = await self._is_missing(connection)
         if not missing:
             if self._warned:
@@ -62,10 +63,10 @@ class Lookout:
     async def _is_missing(self, connection: Connection) -> bool:
         channel = await connection.channel()
         try:
-            counts = await channel.call("queue_declare", queue=self._queue, passive=True)
+            counts = await count(channel, self._queue)
         except BrokerError:
             if connection.closed.done():
                 raise
             return False  # no such queue: nothing was ever scheduled here
         await channel.close()
-        return bool(counts.message_count) and not counts.consumer_count
+        return bool(counts.messages) and not counts.consumers
