@@ -1,4 +1,4 @@
-"""Opens AMQP connections and channels on pika's asyncio adapter, with futures instead of callbacks and our errors."""
+"""Opens AMQP connections and channels on pika's asyncio adapter, with futures instead of callbacks, and with our errors."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any
 from pika import ConnectionParameters, PlainCredentials, SSLOptions
 from pika import exceptions as pika_errors
 from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.frame import Method
 from pika.spec import Basic
 
 from rmqjobs.amqp import tables
@@ -37,23 +38,26 @@ tables.correct_pika()
 CONNECT_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 2.0
 PULSE_STEPS = 8
-LIVED = 5.0  # seconds after which a connection was a good one, and the next may be tried at once
-# What waiting does not mend; everything else may be a broker that is just starting.
+LIVED = 5.0  # seconds after which a connection counts as a good one, and the next may be tried at once
+# Errors that do not go away by waiting; any other may come from a broker that is just starting.
 PERMANENT = (AuthenticationFailed, VhostNotFound, TlsFailed, PermissionMissing, TopologyConflict)
 
 Prepare = Callable[["Connection"], Awaitable[None]]
+Confirmed = Callable[[Any], None]
+_CONFIRMS = (Basic.Ack, Basic.Nack)
 
 
 class _Adapter(AsyncioConnection):  # type: ignore[misc]
-    """pika's adapter, with one write for all that a turn of the event loop has to send, and an eye on what is read.
+    """pika's adapter, with one write for all that a turn of the event loop has to send, and a clock for what is read.
 
-    pika gives its transport three pieces a message.
+    pika itself makes three writes for each message.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._unsent: list[bytes] = []
         self._read_at = time.monotonic()
         self.longest_silence = 0.0
+        self.on_confirm: dict[int, Confirmed] = {}  # by channel number
         super().__init__(*arguments, **options)
 
     def _proto_data_received(self, data: bytes) -> None:
@@ -62,9 +66,16 @@ class _Adapter(AsyncioConnection):  # type: ignore[misc]
         self._read_at = now
         super()._proto_data_received(data)
 
-    def _has_pending_callbacks(self, value: Any) -> bool:
-        # Nobody waits for a delivery as for an answer, and pika's register of those who do takes a dozen calls to say so.
-        return not isinstance(value.method, Basic.Deliver) and bool(super()._has_pending_callbacks(value))
+    def _process_callbacks(self, value: Any) -> bool:
+        # pika takes dozens of calls to find out that nobody waits for a delivery, and who waits for a confirm.
+        if isinstance(value, Method):
+            kind = type(value.method)
+            if kind is Basic.Deliver:
+                return False
+            if kind in _CONFIRMS and (confirmed := self.on_confirm.get(value.channel_number)) is not None:
+                confirmed(value)
+                return True
+        return bool(super()._process_callbacks(value))
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if not self._unsent:
@@ -99,11 +110,20 @@ class Channel:
         """Whether the channel can be used now."""
         return bool(self.raw.is_open)
 
+    async def confirm(self, confirmed: Confirmed) -> None:
+        """Has the broker confirm what is published here: `confirmed` is called with each frame that does.
+
+        Raises:
+            BrokerError: The channel is closed.
+        """
+        await self.call("confirm_delivery", ack_nack_callback=confirmed)
+        self.raw.connection.on_confirm[self.raw.channel_number] = confirmed
+
     async def call(self, method: str, **arguments: Any) -> Any:
         """Calls an AMQP method and waits for its answer.
 
         Raises:
-            BrokerError: The channel was closed over it, or before.
+            BrokerError: The call closed the channel, or it was closed before.
         """
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         try:
@@ -116,12 +136,12 @@ class Channel:
         raise self.closed.result()
 
     def tell(self, method: str, **arguments: Any) -> None:
-        """Calls an AMQP method without an answer; what is wrong with it closes the channel, and the next `call` says so."""
+        """Calls an AMQP method without an answer; if it fails, that closes the channel, and the next `call` says so."""
         with contextlib.suppress(pika_errors.AMQPError):
             getattr(self.raw, method)(callback=None, **arguments)
 
     async def close(self) -> None:
-        """Closes the channel and waits for it, not for ever; harmless when it is closed already."""
+        """Closes the channel and waits a moment for that; harmless when it is closed already."""
         if self.raw.is_open:
             self.raw.close()
         await asyncio.wait((self.closed,), timeout=CLOSE_TIMEOUT)
@@ -131,7 +151,8 @@ class Channel:
             return self.closed.result()
         return BrokerUnavailable(f"the channel is closed: {error}")
 
-    def _on_close(self, _channel: Any, reason: Exception) -> None:
+    def _on_close(self, channel: Any, reason: Exception) -> None:
+        channel.connection.on_confirm.pop(channel.channel_number, None)
         if not self.closed.done():
             self.closed.set_result(translate(reason))
 
@@ -152,7 +173,7 @@ class Connection:
 
     @property
     def version_text(self) -> str:
-        """Version of the broker, as it says."""
+        """Version of the broker, as the broker gives it."""
         return str((self.raw.server_properties or {}).get("version", "0.0"))
 
     @property
@@ -179,7 +200,7 @@ class Connection:
         return Channel(opened.result(), self._loop)
 
     async def close(self) -> None:
-        """Closes the connection and waits for it; a broker that is blocked never answers, so it is cut off after a moment."""
+        """Closes the connection and waits for that; a blocked broker never answers, so we cut the connection after a moment."""
         if self._pulse is not None:
             self._pulse.cancel()
             await asyncio.gather(self._pulse, return_exceptions=True)
@@ -189,17 +210,17 @@ class Connection:
         if not self.closed.done():
             self.raw._terminate_stream(None)  # noqa: SLF001 - pika has no public way to end a connection without its broker
             resolve(self.closed, BrokerUnavailable(f"{self.endpoint} did not answer the close"))
-            await asyncio.sleep(0.01)  # the loop closes the socket, should this be the last thing it does
+            await asyncio.sleep(0.01)  # lets the loop close the socket, even if this is the last thing it does
 
     def cut(self, reason: str) -> None:
-        """Ends the connection without its broker, which does not answer."""
+        """Ends the connection without waiting for the broker, which does not answer."""
         if not self.closed.done():
             self.raw._terminate_stream(pika_errors.StreamLostError(reason))  # noqa: SLF001 - as above
 
     def keep_pulse(self, limit: timedelta) -> None:
-        """Cuts the connection when nothing arrives for the limit, the heartbeat: the broker sends something twice in it.
+        """Cuts the connection when nothing arrives for the limit, a heartbeat: the broker sends something twice in that time.
 
-        RabbitMQ gives the deliveries of a silent connection away after two to three heartbeats; by then we have given up.
+        RabbitMQ gives away the deliveries of a silent connection after two to three heartbeats; by then we have given up.
         """
         self._limit = limit.total_seconds()
         self._stale_after = self._limit * 1.5
@@ -207,16 +228,16 @@ class Connection:
 
     @property
     def is_stale(self) -> bool:
-        """Whether nothing was read for so long that RabbitMQ may soon have given the deliveries away: this process stood still.
+        """Whether this process stood still and read nothing for so long that RabbitMQ may be about to give its deliveries away.
 
-        The broker sends something twice in a heartbeat, and waits for two of them at least.
+        The broker sends something twice in a heartbeat, and waits for at least two heartbeats.
         """
         return bool(self.raw.longest_silence > self._stale_after)
 
     async def _feel_pulse(self) -> None:
         received, silent = self.raw.bytes_received, 0
         while not self.closed.done():
-            # In small steps: what an event loop that was held up has not read is not the broker's silence.
+            # In small steps: an event loop that was held up has read nothing, but that is not the broker's silence.
             await asyncio.sleep(self._limit / PULSE_STEPS)
             silent = silent + 1 if self.raw.bytes_received == received else 0
             received = self.raw.bytes_received
@@ -240,14 +261,14 @@ class Connection:
 
 
 class Backoff:
-    """Waits between tries to connect: longer and longer, each shortened by chance so that a fleet does not come at once."""
+    """The waits between tries to connect: longer and longer, each shortened at random so that a fleet does not come at once."""
 
     def __init__(self, first: float = 0.1, cap: float = 2.0) -> None:
         self._first, self._cap = first, cap
         self._next = first
 
     def reset(self) -> None:
-        """Starts over: the last try went well."""
+        """Starts over, after a try that went well."""
         self._next = self._first
 
     def delay(self) -> float:
@@ -262,7 +283,7 @@ async def connect(
     """Opens a connection to the first endpoint that answers, prepares it and keeps its pulse.
 
     Raises:
-        BrokerError: None does; the error is the most telling one. Or preparing failed; the connection is closed then.
+        BrokerError: No endpoint answers, and this is the most telling error; or preparing failed, and the connection is closed.
     """
     connection = await _connect(broker, name, heartbeat, plugins)
     try:
@@ -321,14 +342,14 @@ async def _open(broker: Broker, endpoint: Endpoint, name: str, heartbeat: timede
             return Connection(await opened, endpoint, loop)
     except TimeoutError:
         _give_up(raw)
-        raise BrokerUnavailable(f"{endpoint} took the connection and then said nothing for {CONNECT_TIMEOUT * 2:g} s") from None
+        raise BrokerUnavailable(f"{endpoint} accepted the connection, then was silent for {CONNECT_TIMEOUT * 2:g} s") from None
     except asyncio.CancelledError:
         _give_up(raw)
         raise
 
 
 def _give_up(raw: AsyncioConnection) -> None:
-    """Whoever wanted this connection is gone."""
+    """Closes a connection that nobody wants any more."""
     if not (raw.is_closing or raw.is_closed):
         raw.close()
 

@@ -1,4 +1,4 @@
-"""Publishes on one channel, confirmed: what is lost with the channel is never sent again on another one."""
+"""Publishes on one channel, with confirms: messages lost with the channel are never sent again on another one."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from rmqjobs.wire.jobs import Message
 
 log = logging.getLogger("rmqjobs.outlet")
 
-SAY_EVERY = 5.0  # seconds between complaints that nothing is confirmed
+SAY_EVERY = 5.0  # seconds between warnings that nothing is confirmed
 
 
 @dataclass(slots=True)
 class _Batch:
-    """Messages published together; failures by their place in it."""
+    """Messages published together; failures by their index in it."""
 
     open: int
     confirmed: asyncio.Future[None]
@@ -49,14 +49,14 @@ class Outlet:
 
     async def open(self) -> None:
         """Asks for confirms."""
-        await self.channel.call("confirm_delivery", ack_nack_callback=self._on_confirm)
+        await self.channel.confirm(self._on_confirm)
         self.channel.raw.add_on_return_callback(self._on_return)
 
     async def publish(self, messages: Sequence[Message]) -> dict[int, RmqJobsError]:
-        """Publishes all, pipelined, and waits for their confirms; failures by place.
+        """Publishes all, pipelined, and waits for their confirms; returns failures by index.
 
         Raises:
-            BrokerError: It was lost meanwhile: some may be published, some not.
+            BrokerError: The channel was lost: some may be published, some not.
         """
         if self.lost.done():
             raise self.lost.result()
@@ -99,7 +99,7 @@ class Outlet:
         key = (message.exchange, message.routing_key, message.message_id)
         if key in self._returned:
             self._returned.discard(key)
-            return Unroutable(f"no queue took {message.routing_key!r}. Mend the topology with: rmqjobs topology apply")
+            return Unroutable(f"no queue took {message.routing_key!r}. Repair the topology with: rmqjobs topology apply")
         return PublishRefused(f"the broker refused {message.routing_key!r}: its queue is full") if refused else None
 
     def _on_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:

@@ -1,7 +1,7 @@
-"""Publishes with confirms, over one connection that comes back: the engine of both publishers and of the worker.
+"""Publishes with confirms, over one connection that is opened again when it is lost: both publishers and the worker use it.
 
-A message counts as published when the broker confirmed it. Until then it stays here: a lost connection sends it again on the
-next one (so a job may arrive twice, with the same id), and its deadline ends the waiting with a typed error.
+A message counts as published when the broker has confirmed it. Until then it stays here: if the connection is lost, it is sent
+again on the next one (so a job may arrive twice, with the same id); at its deadline, the wait ends with a typed error.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from rmqjobs.wire.jobs import Message
 
 log = logging.getLogger("rmqjobs.publishing")
 
-WINDOW = 1000  # unconfirmed messages at once; more brings nothing
+WINDOW = 1000  # unconfirmed messages at once; more gains nothing
 USUAL_FRAME = 131_072  # frame_max on both sides, unless configured otherwise; `wire` keeps headers well below
 FRAME_OVERHEAD = 64
 _CHECK_EVERY = 0.1
@@ -55,7 +55,7 @@ class _Entry:
 
 
 class Confirms:
-    """Which messages of a channel a confirm is about: one, or with `multiple` all that are still open up to it."""
+    """Knows which messages of a channel a confirm is about: one or, with `multiple`, all that are still open up to it."""
 
     def __init__(self) -> None:
         self._oldest = 1
@@ -73,11 +73,11 @@ class PublishLink:
     """A publishing connection that keeps itself up from `open` to `close`.
 
     Args:
-        where: The broker, asked for at each connection: its password may change.
+        where: Gives the broker; called for each connection, because its password may change.
         name: Connection name.
         heartbeat: AMQP heartbeat.
         prepare: Runs on each new connection before anything is published on it.
-        beside: Runs as long as the link is open, and is given it.
+        beside: Runs as long as the link is open, with the link as its argument.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class PublishLink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: Connection | None = None
         self._channel: Channel | None = None
-        self._limit = sys.maxsize  # bytes of a body that the broker takes, as far as is known
+        self._limit = sys.maxsize  # bytes of a body that the broker accepts, as far as is known
         self._frame = USUAL_FRAME  # bytes that all headers of a message may have
         self._trouble: RmqJobsError | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -136,7 +136,7 @@ class PublishLink:
         await confirmed
 
     def send(self, message: Message, timeout: timedelta, settled: Settled) -> None:
-        """Publishes one message without waiting; `settled` is called once, with None or what went wrong."""
+        """Publishes one message without waiting; `settled` is called once, with None or the error."""
         self.open()
         loop = asyncio.get_running_loop()
         self._waiting.append(_Entry(message, loop.time() + timeout.total_seconds(), settled))
@@ -146,7 +146,7 @@ class PublishLink:
 
     @property
     def connection(self) -> Connection | None:
-        """The present connection, which may be on its way out."""
+        """The present connection, which may be closing."""
         return self._connection
 
     @property
@@ -156,12 +156,12 @@ class PublishLink:
 
     @property
     def takes_messages(self) -> bool:
-        """Whether something could be published now: connected, and the broker not blocking."""
+        """Whether a message could be published now: we are connected, and the broker is not blocking."""
         return self.is_connected and self._connection is not None and self._connection.blocked is None
 
     @property
     def outstanding(self) -> int:
-        """Messages that wait for the broker."""
+        """How many messages wait for the broker."""
         return len(self._waiting) + len(self._unconfirmed)
 
     async def until_connected(self, limit: timedelta) -> None:
@@ -171,7 +171,7 @@ class PublishLink:
             await asyncio.sleep(_LOOK_AGAIN)
 
     async def close(self) -> None:
-        """Waits for what is outstanding, each to its deadline, then closes."""
+        """Waits for the outstanding messages, each until its deadline, then closes."""
         self._leave_ended_loop()
         while self.outstanding:
             await asyncio.sleep(_LOOK_AGAIN)
@@ -187,7 +187,7 @@ class PublishLink:
     # -- the connection
 
     def _leave_ended_loop(self) -> None:
-        """What belongs to another event loop never moves again: a program that calls `asyncio.run` twice."""
+        """Drops what belongs to an event loop that has ended, as in a program that calls `asyncio.run` twice."""
         loop = asyncio.get_running_loop()
         if self._loop is loop:
             return
@@ -198,7 +198,7 @@ class PublishLink:
         self._waiting.clear()  # whoever waited for these has ended with their loop
 
     async def _keep_connected(self) -> None:
-        """Connects, waits for the loss, connects again; whatever goes wrong, it goes on."""
+        """Connects, waits until the connection is lost, and connects again, whatever goes wrong."""
         backoff, loop = Backoff(), asyncio.get_running_loop()
         while True:
             started = loop.time()
@@ -212,11 +212,11 @@ class PublishLink:
                 self._trouble = error
                 log.warning("cannot publish", extra={"broker": str(self._broker), "because": str(error)})
                 if isinstance(error, (*PERMANENT, ConfigurationError)):
-                    self._fail_all(error)  # a wrong password does not get right by waiting
+                    self._fail_all(error)  # waiting does not make a wrong password right
             except Exception:
-                log.exception("publishing failed in an unforeseen way; connecting again")
+                log.exception("publishing failed unexpectedly; connecting again")
             self._forget_channel()
-            if self._connection is not None:  # it may live on, when only declaring on it went wrong
+            if self._connection is not None:  # it may still be open, when only declaring on it failed
                 await self._connection.close()
                 self._connection = None
             if loop.time() - started > LIVED:
@@ -230,7 +230,7 @@ class PublishLink:
 
     async def _open_channel(self, connection: Connection) -> None:
         channel = await connection.channel()
-        await channel.call("confirm_delivery", ack_nack_callback=self._on_confirm)
+        await channel.confirm(self._on_confirm)
         channel.raw.add_on_return_callback(self._on_return)
         self._next_tag, self._confirms = 1, Confirms()
         self._frame = connection.raw.params.frame_max
@@ -238,7 +238,7 @@ class PublishLink:
         self._pump()
 
     async def _until_lost(self) -> BrokerError:
-        """Waits for the end of the connection; a channel the broker closed over one message is replaced."""
+        """Waits for the end of the connection; replaces a channel that the broker closed because of one message."""
         while True:
             connection, channel = self._connection, self._channel
             if connection is None or channel is None:
@@ -252,14 +252,14 @@ class PublishLink:
             await self._open_channel(connection)
 
     def _forget_channel(self) -> None:
-        """What was sent and not confirmed will be sent again, before all else, in its order."""
+        """Puts messages that were sent but not confirmed back at the front of those that wait, in order."""
         self._channel = None
         self._waiting.extendleft(reversed(self._unconfirmed.values()))
         self._unconfirmed.clear()
         self._returned.clear()
 
     def _blame(self, error: BrokerError) -> None:
-        """The broker closed the channel over one of the unconfirmed messages: send these singly to find out which."""
+        """The broker closed the channel because of one unconfirmed message: they are sent singly to find out which."""
         self._trouble = error
         if isinstance(error, MessageTooLarge):
             self._limit = error.limit  # from here on nothing of that size is sent
@@ -309,14 +309,14 @@ class PublishLink:
         return True
 
     def _check_size(self, message: Message, properties: BasicProperties) -> None:
-        """Refuses what would cost the channel, or the whole connection, and everything that is on its way there."""
+        """Refuses a message over which the broker would close the channel, or the connection, with all that is under way."""
         if len(message.body) > self._limit:
             raise InvalidJob(f"{message.type or message.routing_key}: {MessageTooLarge(len(message.body), self._limit)}")
         if message.headers and self._frame < USUAL_FRAME:
             size = sum(map(len, properties.encode())) + FRAME_OVERHEAD
             if size > self._frame:
                 raise InvalidJob(
-                    f"{message.type or message.routing_key}: its headers have {size:,} bytes, and this broker takes"
+                    f"{message.type or message.routing_key}: its headers have {size:,} bytes, and this broker accepts"
                     f" {self._frame:,} (frame_max in rabbitmq.conf)"
                 )
 
@@ -337,7 +337,7 @@ class PublishLink:
             if why is not None:
                 return Unroutable(
                     f"no queue took {message.routing_key!r} from exchange {message.exchange!r} ({why})."
-                    " Mend the topology with: rmqjobs topology apply"
+                    " Repair the topology with: rmqjobs topology apply"
                 )
         if refused:
             return PublishRefused(f"the broker refused {message.routing_key!r}: its queue is full, or cannot store it now")
@@ -366,7 +366,7 @@ class PublishLink:
             return BrokerGone(f"{message.type or message.exchange} was not published: {self._trouble or 'still connecting'}")
         if self._connection is not None and self._connection.blocked is not None:
             return BrokerBlocked(
-                f"{message.type or message.exchange} was not published: the broker takes no messages"
+                f"{message.type or message.exchange} was not published: the broker accepts no messages"
                 f" ({self._connection.blocked}). See its alarms with: rabbitmq-diagnostics alarms"
             )
         return PublishTimeout(

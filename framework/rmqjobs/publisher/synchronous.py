@@ -27,7 +27,7 @@ class Publisher:
     """Publishes jobs from any program: thread-safe, with heartbeats kept by a background thread of its own.
 
     Make one per process and keep it; use it with `with`, or call `close`; a closed one stays closed. It connects at the first
-    publish, and again by itself in a forked child. Arguments are those of `AsyncPublisher`, methods too, without `await`.
+    publish, and again by itself in a forked child. Arguments and methods are those of `AsyncPublisher`, without `await`.
     """
 
     def __init__(self, url: str | None = None, *, app_id: str | None = None, settings: Settings | None = None) -> None:
@@ -50,7 +50,7 @@ class Publisher:
         return self._running().publish_many(self._write.payloads(payloads, **options))
 
     def close(self) -> None:
-        """Waits for what is outstanding and closes the connection, for good; harmless when it is closed."""
+        """Waits for outstanding jobs and closes the connection for good; harmless when it is closed already."""
         with self._lock:
             engine, self._engine, self._closed = self._engine, None, True
         if engine is not None and engine.pid == os.getpid():
@@ -63,6 +63,9 @@ class Publisher:
         self.close()
 
     def _running(self) -> _Engine:
+        engine = self._engine
+        if engine is not None and engine.pid == os.getpid():
+            return engine
         with self._lock:
             if self._closed:
                 raise PublisherClosed
@@ -72,10 +75,10 @@ class Publisher:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """An event loop that still finds a host while the program ends, when asyncio's threads, which look names up, are gone."""
+    """An event loop that can still look up a host while the program ends, when asyncio's threads for that are gone."""
 
     async def getaddrinfo(self, host: Any, port: Any, **hints: Any) -> Any:
-        """As asyncio's; waits itself where nobody else can."""
+        """Like asyncio's, but looks the name up itself when no thread can."""
         try:
             return await super().getaddrinfo(host, port, **hints)
         except RuntimeError:
@@ -83,7 +86,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 class _Order:
-    """One message on its way through the other thread; whoever gave it waits for its end."""
+    """One message on its way through the other thread; the thread that gave it waits until it is settled."""
 
     __slots__ = ("_done", "error", "message")
 
@@ -94,13 +97,13 @@ class _Order:
         self._done.acquire()
 
     def settle(self, error: Exception | None) -> None:
-        """RabbitMQ has it, or this went wrong."""
+        """Settles it: RabbitMQ has it, or there was this error."""
         self.error = error
         with suppress(RuntimeError):  # it is settled already
             self._done.release()
 
     def wait(self) -> None:
-        """Raises what went wrong."""
+        """Waits until it is settled; raises its error, if there was one."""
         self._done.acquire()
         if self.error is not None:
             raise self.error
@@ -118,7 +121,7 @@ class _Engine:
         self._orders: deque[_Order] = deque()
         self._awake = False  # whether the loop is about to look at the orders
         self._batches: set[Future[list[str]]] = set()
-        self._lock = threading.Lock()  # between whoever publishes and whoever closes
+        self._lock = threading.Lock()  # between those who publish and the one who closes
         self._closing = False
         self._loop = _Loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rmqjobs-publisher", daemon=True)
@@ -130,7 +133,7 @@ class _Engine:
         self._link = link_of(settings)
 
     def publish(self, message: Message) -> str:
-        """The job's id, once RabbitMQ has it."""
+        """Publishes one message and returns the job's id once RabbitMQ has it."""
         order = _Order(message)
         with self._lock:
             self._check_open()
@@ -142,7 +145,7 @@ class _Engine:
         return id_of(message)
 
     def publish_many(self, messages: Iterable[Message]) -> list[str]:
-        """Their ids, once RabbitMQ has all; the messages are made on the loop's thread."""
+        """Publishes messages, made on the loop's thread, and returns their ids once RabbitMQ has all."""
         with self._lock:
             self._check_open()
             batch = asyncio.run_coroutine_threadsafe(publish_all(self._link, messages, self._timeout), self._loop)
@@ -153,7 +156,7 @@ class _Engine:
             self._batches.discard(batch)
 
     def close(self) -> None:
-        """Sees through what was given before; what comes now is refused."""
+        """Finishes what was given before; anything that comes now is refused."""
         with self._lock:
             self._closing = True
         wait(list(self._batches))
