@@ -3,8 +3,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export RMQJOBS_RABBITMQ := $(CURDIR)/.tools/rabbitmq
 run := .venv/bin/python -m
+# Side by side, and files that take longest first: most of the time they wait for a broker, a clock or each other.
+with_broker := $(run) pytest -q -n 8 --dist loadfile --no-loadscope-reorder tests/proof tests/faults tests/acceptance tests/broker plugins
 
-.PHONY: help setup broker peers demo test faults soak soak-steady bench bench-quick bench-schedules check unit reference format
+.PHONY: help setup broker peers demo test test-4 release faults soak soak-steady bench bench-quick bench-schedules check unit reference format
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -19,8 +21,14 @@ demo: broker ## Take a real video through a real RabbitMQ, and watch what happen
 	@.venv/bin/python examples/demo.py
 
 test: check broker ## Everything: checks, unit tests, and tests against a real RabbitMQ
-	@# Side by side, files that take longest first: most of the time they wait for a broker, a clock or each other.
-	@$(run) pytest -q -n 8 --dist loadfile --no-loadscope-reorder tests/proof tests/faults tests/acceptance tests/broker plugins
+	@$(with_broker)
+
+test-4: setup ## The tests that need a RabbitMQ, on the newest one that Debian has; as root
+	@tools/install-rabbitmq-4 .tools/rabbitmq-4
+	@export RMQJOBS_RABBITMQ=$(CURDIR)/.tools/rabbitmq-4; $(with_broker)
+
+release: setup broker ## Build wheels, and try them in empty environments with the newest and oldest dependencies
+	@tools/release
 
 peers: setup # the systems that we are compared with, and the RabbitMQ that they are compared on
 	@tools/setup peers
