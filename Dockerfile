@@ -2,6 +2,9 @@
 FROM python:3.13-slim AS build
 RUN python -m venv /opt/rmqjobs
 WORKDIR /src
+# The build has no git: docker build --build-arg VERSION=1.2.3
+ARG VERSION=0.1.0.dev0
+ENV SETUPTOOLS_SCM_PRETEND_VERSION=$VERSION
 COPY pyproject.toml README.md LICENSE ./
 COPY framework framework
 COPY plugins plugins

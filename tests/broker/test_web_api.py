@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from rmqjobs import Settings
@@ -24,11 +24,11 @@ def example() -> Any:
     return module
 
 
-async def post(body: dict[str, Any]) -> httpx.Response:
+async def post(body: dict[str, Any]) -> httpx2.Response:
     module = example()
     async with module.lifespan(module.app):
-        transport = httpx.ASGITransport(app=module.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        transport = httpx2.ASGITransport(app=module.app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
             return await client.post("/videos", json=body)
 
 

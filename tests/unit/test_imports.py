@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-CONTROL = {"aio_pika", "aiormq", "httpx", "cron_descriptor"}
+CONTROL = {"aio_pika", "aiormq", "httpx2", "cron_descriptor"}
 FOR_PEOPLE = {"rich", "structlog", "humanize", "pygments"}
 SERVERS = {"prometheus_client", "wsgiref", "http.server"}
 SELDOM = {"rmqjobs.schedule", "rmqjobs.cron", "croniter", "urllib.request", "http.client", "tomllib", "rmqjobs.cli.fleet"}

@@ -1,4 +1,4 @@
-"""Calls the ping URLs of schedules, as healthchecks-style services take them; never holds up a tick, nor the end."""
+"""Calls the ping URLs of schedules, in the manner of healthchecks services; never holds up a tick or the shutdown."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ TIMEOUT = 10.0  # seconds for all of one call, however slowly it is answered
 TRIES = 3
 AT_ONCE = 16
 PER_HOST = 2  # one service that hangs does not hold up the others
-MOST_WAITING = 1_000  # beyond that the service is gone for long, and old pings are worth nothing
+MOST_WAITING = 1_000  # with more, the service has long been gone, and old pings are worth nothing
 _SUFFIXES: dict[Status, str] = {"started": "/start", "done": "", "dead": "/fail"}
 _SERVER_ERRORS = 500
 
 
 class Pinger:
-    """Sends pings in the background, several at once, each schedule's in their order."""
+    """Sends pings in the background, several at once, those of one schedule in order."""
 
     def __init__(self) -> None:
         self._lines: dict[str, deque[tuple[str, str]]] = {}
@@ -31,7 +31,7 @@ class Pinger:
         self._of_host: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(PER_HOST))
 
     def ping(self, schedule: str, url: str, status: Status, text: str = "") -> None:
-        """Will call `url`, with `/start` or `/fail` behind its path, and the text as body."""
+        """Has `url` called, with `/start` or `/fail` appended to its path, and the text as body."""
         line = self._lines.get(schedule)
         if line is None:
             line = self._lines[schedule] = deque()
@@ -52,10 +52,10 @@ class Pinger:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _send(self, schedule: str, line: deque[tuple[str, str]]) -> None:
-        import httpx  # noqa: PLC0415 - only where a schedule has a ping URL
+        import httpx2  # noqa: PLC0415 - only where a schedule has a ping URL
 
         try:
-            async with httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False) as client:
+            async with httpx2.AsyncClient(timeout=TIMEOUT, follow_redirects=False) as client:
                 while line:
                     url, text = line.popleft()
                     async with self._of_host[urlsplit(url).hostname or ""], self._slots:
@@ -64,13 +64,13 @@ class Pinger:
             del self._lines[schedule]
 
     async def _try(self, client: Any, schedule: str, url: str, text: str) -> None:
-        """A few tries; the path of such a URL is a secret, so the log has the host alone."""
+        """Tries a few times; the path of such a URL is a secret, so the log has only the host."""
         about = {"schedule": schedule, "host": urlsplit(url).hostname}
         for number in range(1, TRIES + 1):
             try:
                 async with asyncio.timeout(TIMEOUT):
                     answer = await client.post(url, content=text.encode())
-            except Exception as error:  # noqa: BLE001 - whatever a service does, it costs this ping alone
+            except Exception as error:  # noqa: BLE001 - whatever a service does, it costs only this ping
                 log.warning("ping failed", extra={**about, "try": number, "because": type(error).__name__})
             else:
                 if answer.is_success:
