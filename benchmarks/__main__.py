@@ -55,6 +55,12 @@ POOLS = (
     Variant("Celery, prefork of 2", "celery", {"BENCH_POOL": "process"}),
     Variant("taskiq, process pool of 2", "taskiq", {"BENCH_POOL": "process"}),
 )
+BLOCKING = {"BENCH_POOL": "thread", "BENCH_BLOCK": "0.02", "BENCH_AS_IT_COMES": "1"}
+QUICK_STARTS = (
+    Variant(OURS, "rmqjobs", BLOCKING, 4_000),
+    Variant("Dramatiq", "dramatiq", BLOCKING, 4_000),
+    Variant("taskiq", "taskiq", BLOCKING, 4_000),
+)
 SCALED = tuple(
     Variant(f"{name}, {count} processes", system, {"BENCH_PROCESSES": str(count)}, jobs)
     for count in (2, 4)
@@ -69,9 +75,10 @@ SCALED = tuple(
 PUBLISHERS = (
     Variant(f"{OURS}, Publisher, 1 and 16 threads", "rmqjobs", {"BENCH_SYNCHRONOUS": "1"}, 20_000),
     Variant(f"{BARE}, 1 and 16 in flight", "bare", {"BENCH_WINDOW": "16"}, 20_000),
+    Variant("Dramatiq, 1 thread", "dramatiq", jobs=5_000),
 )
 SETTINGS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("as it comes: prefetch 200, acknowledgements wait 2 ms for company", {}),
+    ("by default: prefetch 200, acknowledgements wait up to 2 ms for others", {}),
     ("acknowledgements at once", {"BENCH_ACK_DELAY": "0"}),
     ("prefetch 2", {"BENCH_CONCURRENCY": "1"}),
     ("prefetch 1,000", {"BENCH_CONCURRENCY": "500"}),
@@ -82,9 +89,9 @@ class Bench:
     """Runs the measures.
 
     Args:
-        place: Where.
-        rounds: Of each.
-        scale: Of the numbers of jobs.
+        place: The brokers.
+        rounds: How many of each measure.
+        scale: Factor for the numbers of jobs.
     """
 
     def __init__(self, place: Place, rounds: int, scale: float) -> None:
@@ -92,22 +99,22 @@ class Bench:
         self.void: list[str] = []
 
     def cycles(self, variants: Sequence[Variant]) -> dict[str, list[Cycle]]:
-        """Interleaved: one round of all, then the next."""
+        """Cycles of all variants, interleaved: one round of all, then the next."""
         scaled = [replace(each, jobs=max(int(each.jobs * self._scale), 2_000)) for each in variants]
         return self._interleaved({each.name: partial(measures.cycle, self._place, each) for each in scaled})
 
     def latencies(self, variants: Sequence[tuple[str, Variant]]) -> dict[str, list[tuple[float, float]]]:
-        """As above."""
+        """Latencies of all variants, interleaved in the same way."""
         jobs = max(int(500 * self._scale), 300)
         return self._interleaved({name: partial(measures.latency, self._place, each, jobs, RATE) for name, each in variants})
 
     def schedulers(self, variants: Sequence[Variant]) -> dict[str, list[tuple[float, float]]]:
-        """Once each: they take long, and differ little."""
+        """Measures idle schedulers once each: they take long, and differ little."""
         idle = partial(measures.idle_scheduler, self._place)
         return self._interleaved({each.name: partial(idle, each) for each in variants}, rounds=1)
 
     def once(self, what: str, measure: Callable[[], ResultT]) -> ResultT | None:
-        """One that takes long."""
+        """Measures once what takes long; None when that is void."""
         return next(iter(self._interleaved({what: measure}, rounds=1)[what]), None)
 
     def _interleaved(self, measured: dict[str, Callable[[], ResultT]], rounds: int | None = None) -> dict[str, list[ResultT]]:
@@ -125,7 +132,7 @@ class Bench:
 
 
 def grown(bench: Bench, place: Place) -> Table:
-    """What more jobs change."""
+    """What changes with more jobs."""
     table = Table("Cost of growth", ["", "measured"])
     few = bench.once("100,000 waiting", lambda: measures.backlog(place, 100_000, 40_000, 2))
     many = bench.once("1,000,000 waiting", lambda: measures.backlog(place, 1_000_000, 40_000, 3))
@@ -145,20 +152,23 @@ def grown(bench: Bench, place: Place) -> Table:
 
 
 def quick(bench: Bench) -> list[Table]:
-    """What changes most often."""
-    cycles = bench.cycles(ONE_PROCESS)
+    """The tables that change most often."""
+    cycles, blocking, publishers = bench.cycles(ONE_PROCESS), bench.cycles(QUICK_STARTS), bench.cycles(PUBLISHERS)
     latency = bench.latencies([(each.name, each) for each in ONE_PROCESS if each.name in (OURS, BARE, "Dramatiq, 8 threads")])
     return [
         drained("Draining no-op jobs, one process", cycles, [OURS]),
+        drained("As it comes: handlers that block for 20 ms, each worker started as its quick start says", blocking, [OURS]),
         published(cycles),
+        from_threads(publishers),
         waited(latency, f"Latency at {RATE} jobs a second"),
     ]
 
 
 def everything(bench: Bench, place: Place) -> list[Table]:
-    """All that the page has."""
+    """All tables of the page."""
     singles = bench.cycles([*ONE_PROCESS, EAGER, *([BULLMQ] if place.redis else [])])
     pools, scaled, publishers = bench.cycles(POOLS), bench.cycles(SCALED), bench.cycles(PUBLISHERS)
+    blocking = bench.cycles(QUICK_STARTS)
     compared = [each for each in [*ONE_PROCESS, BULLMQ] if each.name in singles]
     latency = bench.latencies([(each.name, each) for each in compared])
     settings = bench.latencies([(what, measures.with_environ(ONE_PROCESS[0], **environ)) for what, environ in SETTINGS])
@@ -170,6 +180,7 @@ def everything(bench: Bench, place: Place) -> list[Table]:
     return [
         drained("Draining no-op jobs, one process", singles, [OURS]),
         drained("Synchronous handlers: threads, and child processes", pools, [threads, children]),
+        drained("As it comes: handlers that block for 20 ms, each worker started as its quick start says", blocking, [OURS]),
         drained("Two and four worker processes", scaled, [f"{OURS}, 2 processes", f"{OURS}, 4 processes"]),
         published(singles),
         from_threads(publishers),
@@ -196,11 +207,13 @@ def _version_of(python: str) -> str:
 
 
 def main() -> None:
-    """Runs, prints, and writes the page unless it is the quick one."""
+    """Runs the benchmark and prints the tables; a full run also writes the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one small round, and no page")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pythons", nargs="*", metavar="PYTHON", help="only this one and these, each also on uvloop; no page")
+    parser.add_argument(
+        "--pythons", nargs="*", metavar="PYTHON", help="only this interpreter and these, each also on uvloop; no page"
+    )
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, meeting_place(Path(folder)) as (place, broker):

@@ -1,7 +1,7 @@
 """What happened to each numbered job: a file that every process of a run maps into its memory. Standard library only.
 
-Layout: one byte a job, how often it ran; then 8 bytes a job, when it was published; then 8 bytes a job, when it last started.
-Times are seconds since 1970 as little-endian doubles; 0 is never. Processes of other languages write the same.
+Layout: one byte per job, how often it ran; then 8 bytes per job, when it was published; then 8 bytes per job, when it last
+started. Times are seconds since 1970 as little-endian doubles; 0 means never. Processes of other languages write the same.
 """
 
 from __future__ import annotations
@@ -27,24 +27,33 @@ class Ledger:
         if size:
             path.write_bytes(bytes(17 * size))
         self.path, self.size = path, path.stat().st_size // 17
+        self._beginning = path.with_suffix(".beginning")
         with path.open("r+b") as file:
             self._bytes = mmap.mmap(file.fileno(), 0)
 
     def published(self, n: int, at: float | None = None) -> None:
-        """Job `n` is about to be published, or was at that time."""
+        """Notes that job `n` is about to be published, or was at that time."""
         _TIME.pack_into(self._bytes, self.size + 8 * n, time.time() if at is None else at)
 
     def started(self, n: int) -> None:
-        """Job `n` runs."""
+        """Notes that job `n` runs."""
         self._bytes[n] += 1
         _TIME.pack_into(self._bytes, 9 * self.size + 8 * n, time.time())
+
+    def began(self) -> None:
+        """Notes that a worker's command begins now."""
+        self._beginning.write_text(repr(time.time()))
+
+    def beginning(self) -> float:
+        """When the last worker's command began; 0 where its program does not say."""
+        return float(self._beginning.read_text()) if self._beginning.exists() else 0.0
 
     def runs(self) -> bytes:
         """How often each ran."""
         return self._bytes[: self.size]
 
     def done(self) -> int:
-        """Jobs that have run."""
+        """How many jobs have run."""
         return self.size - self.runs().count(0)
 
     def publish_times(self) -> array[float]:

@@ -25,7 +25,7 @@ class Cycle:
         one: Each confirmed before the next.
         many: The quickest way.
         drained: By one worker.
-        first: Seconds from the worker's start to its first job.
+        first: Seconds from the start of the worker's command to its first job.
     """
 
     one: Published
@@ -40,11 +40,12 @@ def cycle(place: Place, variant: Variant) -> Cycle:
         one = run.publish("one", 0, ONE_BY_ONE)
         many = run.publish("many", ONE_BY_ONE, variant.jobs - ONE_BY_ONE)
         drained = run.drain()
-        return Cycle(one, many, drained, min(run.ledger.start_times()) - run.work_began)
+        began = max(run.ledger.beginning(), run.work_began)
+        return Cycle(one, many, drained, min(run.ledger.start_times()) - began)
 
 
 def latency(place: Place, variant: Variant, jobs: int, rate: float) -> tuple[float, float]:
-    """Milliseconds from just before publishing to the start, at so many jobs a second: the median, and the 99th percentile."""
+    """Milliseconds from just before publishing to the start, at `rate` jobs a second: median and 99th percentile."""
     with running(place, variant, WARM_UP + jobs) as run:
         run.start_worker()
         run.publish("one", 0, WARM_UP)
@@ -56,7 +57,7 @@ def latency(place: Place, variant: Variant, jobs: int, rate: float) -> tuple[flo
 
 
 def idle_scheduler(place: Place, variant: Variant) -> tuple[float, float]:
-    """Of a scheduler with a hundred schedules, none of them due: peak memory in MB, and CPU seconds an hour."""
+    """Peak memory in MB, and CPU seconds an hour, of a scheduler with a hundred schedules, none of them due."""
     run = Run(place, variant, 1)
     try:
         run.prepare()
@@ -72,7 +73,7 @@ def idle_scheduler(place: Place, variant: Variant) -> tuple[float, float]:
 
 
 def retries(place: Place, jobs: int) -> float:
-    """Jobs a second that fail once, wait on the ladder and run again: until the last has, less the delay itself."""
+    """Jobs a second that fail once, wait on the ladder and run again: until the last one has, minus the delay itself."""
     variant = Variant("rmqjobs, each job fails once", "rmqjobs", {"BENCH_POOL": "fail"}, jobs)
     with running(place, variant, jobs) as run:
         run.publish("many", 0, jobs)
@@ -87,7 +88,7 @@ class Delayed:
     """Jobs that were published with a delay.
 
     Args:
-        rate: Published a second.
+        rate: Jobs published a second.
         worker_cpu: CPU seconds a second that the worker used while they waited.
         late_median, late_99, late_most: Seconds after their time.
     """
@@ -100,7 +101,7 @@ class Delayed:
 
 
 def delayed(place: Place, jobs: int, *, least: float, most: float, pause: float) -> Delayed:
-    """Published by the thousand, with a pause after each and delays of `least` to `most` seconds, while a worker is there."""
+    """Publishes by the thousand, pausing after each, with delays of `least` to `most` seconds, while a worker is there."""
     environ = {"BENCH_POOL": "later", "BENCH_LEAST": str(least), "BENCH_MOST": str(most), "BENCH_PAUSE": str(pause)}
     variant = Variant("rmqjobs, delayed", "rmqjobs", environ, jobs)
     with running(place, variant, jobs) as run:

@@ -54,7 +54,7 @@ def _redis(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def versions_of_peers() -> str:
-    """As installed."""
+    """The versions that are installed."""
     wanted = ["celery", "kombu", "dramatiq", "taskiq", "taskiq-aio-pika", "faststream", "aio-pika"]
     script = f"import importlib.metadata as m, json; print(json.dumps({{n: m.version(n) for n in {wanted}}}))"
     said = json.loads(subprocess.run([PEERS, "-c", script], capture_output=True, text=True, check=True).stdout)

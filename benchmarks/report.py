@@ -22,7 +22,7 @@ class Table:
     remark: str = ""
 
     def print(self, out: Console) -> None:
-        """On the terminal."""
+        """Prints it on the terminal."""
         shown = RichTable(*self.columns, title=self.title, title_justify="left", box=None)
         for row in self.rows:
             shown.add_row(*row)
@@ -32,7 +32,7 @@ class Table:
         out.print()
 
     def markdown(self) -> str:
-        """For the page."""
+        """The table as the page has it."""
         lines = [f"## {self.title}", ""]
         lines += [f"| {' | '.join(row)} |" for row in (self.columns, ["---"] * len(self.columns), *self.rows)]
         return "\n".join([*lines, *(["", self.remark] if self.remark else [])]) + "\n"

@@ -28,7 +28,7 @@ OURS = ("rmqjobs", "bare")
 
 
 class Void(Exception):
-    """A job ran not at all, or twice, or a process died: the number means nothing."""
+    """A job did not run, or ran twice, or a process died: the number means nothing."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Variant:
     """A system in one configuration.
 
     Args:
-        name: In the tables.
+        name: Its name in the tables.
         system: Its module in `systems`.
         environ: `BENCH_…` variables, see `systems.program`.
-        jobs: That it drains in a few seconds.
-        python: Runs its program; its environment has the system installed.
+        jobs: As many as it drains in a few seconds.
+        python: The interpreter that runs its program, with the system installed.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Variant:
 
     @property
     def command(self) -> list[str]:
-        """Runs its program."""
+        """The command that runs its program."""
         if self.system == "bullmq":
             return ["node", str(ROOT / "benchmarks" / "systems" / "bullmq.mjs")]
         ours = self.system in OURS
@@ -63,10 +63,10 @@ class Place:
     """Where systems meet.
 
     Args:
-        url: RabbitMQ.
-        redis: Redis, for BullMQ; empty when there is none.
+        url: URL of RabbitMQ.
+        redis: URL of Redis, for BullMQ; empty when there is none.
         folder: For ledgers and logs.
-        brokers: Processes of RabbitMQ and Redis, for their CPU.
+        brokers: Ids of the processes of RabbitMQ and Redis, to measure their CPU.
     """
 
     url: str
@@ -77,7 +77,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Published:
-    """What a publisher's process said: jobs a second, CPU seconds per 10,000 jobs, its peak memory in MB."""
+    """What a publisher's process reported: jobs a second, CPU seconds per 10,000 jobs, its peak memory in MB."""
 
     rate: float
     cpu: float
@@ -88,7 +88,7 @@ class Published:
 class Drained:
     """From the first start to the last: jobs a second, CPU seconds per 10,000 jobs, peak memory in MB of all its processes.
 
-    `broker` is the CPU that the broker took for the same jobs.
+    `broker` is the CPU time that the broker took for the same jobs.
     """
 
     rate: float
@@ -101,9 +101,9 @@ class Run:
     """One run; use it with `running`.
 
     Args:
-        place: Where.
-        variant: Of whom.
-        jobs: How many, numbered from 0.
+        place: The brokers.
+        variant: The system.
+        jobs: How many jobs, numbered from 0.
     """
 
     def __init__(self, place: Place, variant: Variant, jobs: int) -> None:
@@ -131,7 +131,7 @@ class Run:
         return self.start_publishing(how, first, count, rate)()
 
     def start_publishing(self, how: str, first: int, count: int, rate: float | None = None) -> Callable[[], Published]:
-        """Begins to publish; what it gives waits for the end."""
+        """Begins to publish; the function that it returns waits for the end."""
         process = self._start("publish", how, str(first), str(count), *([] if rate is None else [str(rate)]))
 
         def end() -> Published:
@@ -141,7 +141,7 @@ class Run:
         return end
 
     def start_worker(self, command: str = "work") -> None:
-        """Starts it; it is not ready yet. Or a scheduler, with that command."""
+        """Starts a worker or, with another command, a scheduler, without waiting until it is ready."""
         self.work_began = time.time()
         log = (self._folder / "worker.log").open("wb")
         self._worker = subprocess.Popen(
@@ -160,7 +160,7 @@ class Run:
         return Drained(self.jobs / (max(times) - min(times)), cpu * per_10_000, broker * per_10_000, self.worker_peak())
 
     def wait(self, done: int, patience: float = 0.0) -> None:
-        """Until so many jobs have run; `patience` is for seconds in which none can."""
+        """Waits until `done` jobs have run; `patience` is for seconds in which none can."""
         ran, deadline = 0, time.monotonic() + PATIENCE + patience
         while (now := self.ledger.done()) < done:
             if now > ran:
@@ -237,7 +237,7 @@ def _cpu_of(processes: Iterable[psutil.Process]) -> float:
 
 @contextmanager
 def running(place: Place, variant: Variant, jobs: int) -> Iterator[Run]:
-    """A run that ends its worker, whatever happens, and is checked when nothing did."""
+    """A run whose worker is ended, whatever happens, and that is checked when nothing went wrong."""
     run = Run(place, variant, jobs)
     try:
         run.prepare()

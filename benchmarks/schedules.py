@@ -1,7 +1,7 @@
 """The scheduler at scale: 5,000 schedules, 1,000 of them due in the same second; and what it costs while nothing is due.
 
-The peer publishes the same 1,000 messages, confirmed and pipelined, over a bare pika channel. What a claim costs, which makes
-a tick run once, shows beside the same jobs without one. Run it with `make bench-schedules`.
+The peer publishes the same 1,000 messages, confirmed and pipelined, over a bare pika channel. A claim makes a tick run once;
+its cost shows in comparison with the same jobs without one. Run it with `make bench-schedules`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Void(Exception):
 
 
 def plugin_of(schedules: int, due: int, at: datetime, starts: list[float] | None = None) -> Plugin:
-    """`due` schedules come at one second, the others not today; jobs note when they start."""
+    """`due` schedules tick in one second, the others not today; jobs note when they start."""
     plugin = Plugin("bench")
 
     @plugin.handler
@@ -111,7 +111,7 @@ async def measure(settings: Settings, schedules: int, due: int) -> tuple[float, 
 
 
 async def starts(settings: Settings, due: int) -> tuple[float, float]:
-    """Seconds until the last of so many jobs has started: ticks of one second, and the same jobs published by hand."""
+    """Seconds until the last of `due` jobs has started: ticks of one second, and the same jobs published by hand."""
     began: list[float] = []
     at = (datetime.now(UTC) + timedelta(seconds=6)).replace(microsecond=0)
     registry = registry_of(plugin_of(due, due, at, began))
@@ -135,7 +135,7 @@ async def starts(settings: Settings, due: int) -> tuple[float, float]:
 
 
 async def until_started(began: list[float], count: int) -> None:
-    """Waits for so many starts."""
+    """Waits until `count` jobs have started."""
     limit = time.monotonic() + 60
     while len(began) < count:
         if time.monotonic() > limit:
@@ -144,7 +144,7 @@ async def until_started(began: list[float], count: int) -> None:
 
 
 async def claims(settings: Settings, count: int) -> tuple[float, float]:
-    """Seconds for taking so many claims, as many at a time as a worker does, and for ending them."""
+    """Seconds for taking `count` claims, as many at a time as a worker does, and for ending them."""
     names = Names(settings.prefix)
     connection = await connect(settings.broker, name="bench", heartbeat=settings.heartbeat)
     taking = Claims(names, lambda: connection)
@@ -190,7 +190,7 @@ async def bare(settings: Settings, count: int) -> float:
 
 
 def medians(rows: Sequence[tuple[float, ...]]) -> list[float]:
-    """Of each column."""
+    """The median of each column."""
     return [statistics.median(column) for column in zip(*rows, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""From what was measured to tables."""
+"""Makes tables of what was measured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def times(ratio: float) -> str:
 
 
 def drained(title: str, cycles: Cycles, against: Sequence[str]) -> Table:
-    """Jobs drained a second; and of each system, how many times as quick those of `against` are."""
+    """Jobs drained a second by each system, and how many times as quick the systems in `against` are."""
     columns = ["", "jobs a second", *(f"{name} is" for name in against), *COSTS]
     table = Table(title, columns)
     rates = {name: statistics.median(each.drained.rate for each in found) for name, found in cycles.items() if found}
@@ -47,7 +47,7 @@ def published(cycles: Cycles) -> Table:
         "Publishing, confirmed",
         ["", "one by one, a second", f"{OURS} is", "many, a second", f"{OURS} is", "CPU s per 10,000", "peak MB"],
         remark="`many` is the quickest way each has: `publish_many` of 10,000 here, a window of 1,000 in the bare loop, 500 at"
-        " once for taskiq and FastStream, bulk for BullMQ; Celery and Dramatiq have none. CPU and memory are of `many`.",
+        " once for taskiq and FastStream, bulk for BullMQ; Celery and Dramatiq have none. CPU and memory are those of `many`.",
     )
     ours = cycles.get(OURS, [])
     for name, found in cycles.items():
@@ -64,12 +64,14 @@ def published(cycles: Cycles) -> Table:
 
 
 def from_threads(cycles: Cycles) -> Table:
-    """The synchronous publisher."""
-    table = Table("Publishing from threads", ["", "1, a second", "16, a second", "ratio"])
+    """Jobs published a second by the synchronous publisher."""
+    columns = ["", "1, a second", "CPU s per 10,000", "16, a second", "ratio"]
+    table = Table("Publishing from threads, each job confirmed before its thread publishes the next", columns)
     for name, found in cycles.items():
         if found:
             one, many = ([getattr(each, how).rate for each in found] for how in ("one", "many"))
-            table.rows.append([name, of(one), of(many), times(statistics.median(many) / statistics.median(one))])
+            cpu = of([each.one.cpu for each in found], "{:.2f}")
+            table.rows.append([name, of(one), cpu, of(many), times(statistics.median(many) / statistics.median(one))])
     return table
 
 

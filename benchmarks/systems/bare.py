@@ -1,6 +1,6 @@
 """No framework: a loop on pika's own asyncio adapter that validates the same payload and acknowledges in batches.
 
-No retries, no journal, no limits, no way back: what the client library allows at the most.
+No retries, no journal, no limits, no reconnecting: the most that the client library allows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Celery on RabbitMQ: a durable quorum queue, late acknowledgement, publisher confirms; nothing that it can do without.
 
-BENCH_POOL `process` is prefork, Celery's default, with as many children as everybody has; `async` is prefork with one child,
-`thread` its threads.
+BENCH_POOL `process` is prefork, Celery's default, with as many children as the other systems have; `async` is prefork with
+one child, `thread` its threads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The payload of a job, typed, for all who have no class of their own for it."""
+"""The payload of a job, typed, for systems that have no class of their own for it."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ numbered from FIRST and prints `{"seconds", "cpu_seconds", "peak_mb"}` as JSON. 
 `many`, the quickest way the system has; or `paced`, RATE a second.
 
 Environment: BENCH_URL, the broker; BENCH_PREFIX, the first part of every queue's name; BENCH_LEDGER, the ledger's file;
-BENCH_PROCESSES, worker processes; BENCH_POOL, where handlers run: `async`, `thread` or `process`; BENCH_PREFETCH.
+BENCH_PROCESSES, worker processes; BENCH_POOL, where handlers run: `async`, `thread` or `process`; BENCH_PREFETCH; BENCH_BLOCK,
+seconds that a handler blocks; BENCH_AS_IT_COMES, no sizes are given to the worker's command.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ PREFIX = os.environ.get("BENCH_PREFIX", "bench")
 PROCESSES = int(os.environ.get("BENCH_PROCESSES", "1"))
 POOL = os.environ.get("BENCH_POOL", "async")
 PREFETCH = int(os.environ.get("BENCH_PREFETCH", "200"))
-THREADS, CHILDREN = 8, 2  # of the pools, everybody's
+AS_IT_COMES = "BENCH_AS_IT_COMES" in os.environ
+BLOCK = float(os.environ.get("BENCH_BLOCK", "0"))
+THREADS, CHILDREN = 8, 2  # sizes of the pools, the same for every system
 SCHEDULES = 100
 NOTE = "n" * 160  # makes a payload of about 200 bytes
 Publish = Callable[[int], Awaitable[object] | object]
@@ -35,8 +38,14 @@ PublishMany = Callable[[range], Awaitable[object] | object]
 
 
 def ledger() -> Ledger:
-    """This run's."""
+    """The ledger of this run."""
     return Ledger(Path(os.environ["BENCH_LEDGER"]))
+
+
+def block() -> None:
+    """What a handler waits for: a database, a file, a service."""
+    if BLOCK:
+        time.sleep(BLOCK)
 
 
 def main(
@@ -53,7 +62,7 @@ def main(
     Args:
         work: Runs a worker.
         publish: Publishes one job, confirmed.
-        many: Publishes many; one after the other unless given.
+        many: Publishes many; by default one after the other.
         connect: Connects the publisher.
         prepare: Makes what must be there first.
         schedule: Runs a scheduler, where the system has one.
@@ -63,6 +72,7 @@ def main(
             if prepare is not None:
                 prepare()
         case ["work"]:
+            ledger().began()  # the worker's command does not pay for what this program has imported
             work()
         case ["schedule"] if schedule is not None:
             schedule()
@@ -122,6 +132,6 @@ def peak_mb(process: int | str) -> float:
 
 
 async def in_windows(numbers: range, publish: Callable[[int], Awaitable[object]], window: int = 500) -> None:
-    """So many at once: what one does with a client that has no bulk publishing of its own."""
+    """Publishes a window at once: what one does with a client that has no bulk publishing of its own."""
     for first in range(numbers.start, numbers.stop, window):
         await asyncio.gather(*(publish(number) for number in range(first, min(first + window, numbers.stop))))

@@ -21,8 +21,8 @@ SETTINGS = Settings(
     url=program.URL,
     prefix=f"{program.PREFIX}.rmqjobs",
     concurrency=CONCURRENCY,
-    threads=program.THREADS,
-    children=program.CHILDREN,
+    threads="auto" if program.AS_IT_COMES else program.THREADS,
+    children="auto" if program.AS_IT_COMES else program.CHILDREN,
     processes=program.PROCESSES,
     event_loop=os.environ.get("BENCH_EVENT_LOOP", "asyncio"),
 )
@@ -75,6 +75,7 @@ async def add(payload: Add) -> int:
 def add_in_thread(payload: AddInThread) -> int:
     """In a thread."""
     _note(payload.x)
+    program.block()
     return payload.x + payload.y
 
 
@@ -127,7 +128,7 @@ def _environ() -> dict[str, str]:
 
 
 def prepare() -> None:
-    """The queues must be there before anything is published, else it waits among the unrouted."""
+    """Makes the queues: without them, jobs would be unrouted."""
     command = [sys.executable, "-m", "rmqjobs", "topology", "apply", "--plugin", "bench"]
     subprocess.run(command, env=_environ(), check=True, stdout=subprocess.DEVNULL)
 
@@ -153,7 +154,7 @@ class Asynchronous:
         self._jobs = AsyncPublisher(settings=SETTINGS)
 
     async def connect(self) -> None:
-        """Declares what a publisher sees to itself, and connects."""
+        """Connects, and declares what a publisher declares by itself."""
         await self._jobs.publish_json("bench.nobody", {})
 
     async def publish(self, n: int) -> None:

@@ -40,16 +40,18 @@ else:
         """The job, in a thread or a child."""
         assert LEDGER is not None
         LEDGER.started(payload.x)
+        program.block()
         return payload.x + payload.y
 
 
 def work() -> None:
     """The worker's command line; this process becomes it."""
-    options = [f"--workers={program.PROCESSES}", "--ack-type=when_executed", "--log-level=WARNING"]
-    options += [f"--max-async-tasks={program.PREFETCH}"]
+    options = ["--ack-type=when_executed", "--log-level=WARNING"]
+    if not program.AS_IT_COMES:
+        options += [f"--workers={program.PROCESSES}", f"--max-async-tasks={program.PREFETCH}"]
     if program.POOL == "process":
         options += ["--use-process-pool", f"--max-process-pool-processes={program.CHILDREN}"]
-    if program.POOL == "thread":
+    if program.POOL == "thread" and not program.AS_IT_COMES:
         options += [f"--max-threadpool-threads={program.THREADS}"]
     command = [sys.executable, "-m", "taskiq", "worker", *options, "benchmarks.systems.taskiq:broker"]
     os.execv(sys.executable, command)
