@@ -1,8 +1,8 @@
 """The demo: a real video through a real RabbitMQ, and what happens to jobs on the way. Run it with `make demo`.
 
 Every part is the real one: a broker, a worker process started from the command line, the plugin `rmqjobs-video` with ffmpeg, a
-small web service that is busy twice, a dead letter reviewed with `rmqjobs dlq`, a job from a shell script, and two schedulers
-of which one is killed. It exits with 1 if anything did not happen.
+small web service that is busy twice, a dead letter reviewed with `rmqjobs dlq`, a job from a shell script, and two schedulers,
+one of which is killed. It exits with 1 if anything did not happen.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FOLDER = ROOT / ".demo"
 HEIGHTS = (1080, 720, 480)
 CLIP_SECONDS = 8
 DELAY = 5
-# On somebody's broker the demo keeps to itself.
+# On a broker of yours, the demo keeps to a prefix of its own.
 PREFIX = "rmqjobs-demo" if os.environ.get("RMQJOBS_URL") else "rmqjobs"
 CLI = [sys.executable, "-m", "rmqjobs"]
 
@@ -65,7 +65,7 @@ class Service:
 
 @dataclass
 class Journal:
-    """What the journal says, as it comes."""
+    """The records of the journal, as they come."""
 
     events: list[Event] = field(default_factory=list)
 
@@ -79,7 +79,7 @@ class Journal:
 
 
 def main() -> int:
-    """Runs the demo; 0 when all of it happened."""
+    """Runs the demo; returns 0 when all of it happened."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = time.monotonic()
     out.print("\n[bold]rmqjobs demo[/bold]  a real video through a real RabbitMQ\n")
@@ -307,7 +307,7 @@ def _service() -> Iterator[Service]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Quiet."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -320,7 +320,7 @@ def _service() -> Iterator[Service]:
 
 
 def _publish_from_a_shell(broker: RunningBroker, service: Service) -> str:
-    """By C's amqp-publish where it is installed, else by a shell script and the management API."""
+    """Publishes with a shell script where there is a management API, else with amqp-publish, a C program."""
     payload = json.dumps({"video_id": "from-a-shell", "url": f"{service.url}/from-a-shell"})
     if broker.management_url:
         script = ROOT / "examples" / "other_languages" / "publish.sh"

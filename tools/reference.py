@@ -77,10 +77,10 @@ def topology_page() -> str:
     lines = [
         "# Topology, version 1",
         "",
-        "What `rmqjobs topology show` prints for one handler of `video.transcode` in the process pool.",
+        "This is what `rmqjobs topology show` prints for one handler of `video.transcode` in the process pool.",
     ]
     lines += [
-        "Levels 02 to 26 of the delay ladder are left out: level n waits 2ⁿ seconds.",
+        "Levels 02 to 26 of the delay ladder are left out. Level n waits 2ⁿ seconds.",
         "",
         "| exchange | kind | arguments |",
         "|---|---|---|",
@@ -108,9 +108,9 @@ def schedules_page() -> str:
         [
             "# Fields of a schedule",
             "",
-            "The same in `plugin.schedule(…)`, in a `[schedules.NAME]` table of `rmqjobs.toml` and as options of",
-            "`rmqjobs schedules add` (`payload` is `--data` there). In a plugin `name` gets the plugin's name before it, and",
-            "`type` is the payload's.",
+            "These fields are the same in `plugin.schedule(…)`, in a `[schedules.NAME]` table of `rmqjobs.toml` and as options",
+            "of `rmqjobs schedules add` (`payload` is `--data` there). In a plugin, the plugin's name is put before `name`,",
+            "and `type` is the payload's.",
             "Durations are written as `25s`, `1h30m` or `7d`; in Python they are `timedelta`.",
             "",
             "| field | default | meaning |",

@@ -1,6 +1,6 @@
 """An API that answers 202 at once while the job runs elsewhere. Run it: `uvicorn app:app --app-dir examples/web_api`.
 
-It needs the payloads of the video plugin, not its handlers, no ffmpeg and no worker to be up.
+It needs the payloads of the video plugin, but not its handlers, no ffmpeg and no running worker.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ async def upload(video: TranscodeVideo, request: Request, response: Response) ->
 
 @app.exception_handler(InvalidJob)
 async def impossible(_: Request, error: InvalidJob) -> JSONResponse:
-    """It can never be published: the caller's mistake."""
+    """The job can never be published: that is the caller's mistake."""
     return JSONResponse({"detail": str(error)}, status_code=422)
 
 
 @app.exception_handler(PublishError)
 @app.exception_handler(BrokerError)
 async def unavailable(_: Request, error: Exception) -> JSONResponse:
-    """It is not known to be in RabbitMQ: never answer 202 to that."""
-    detail = {"detail": "jobs cannot be taken now, try again", "code": getattr(error, "code", "")}
+    """The job is not known to be in RabbitMQ: the answer must not be 202."""
+    detail = {"detail": "jobs cannot be accepted now, try again", "code": getattr(error, "code", "")}
     return JSONResponse(detail, status_code=503, headers={"Retry-After": "5"})

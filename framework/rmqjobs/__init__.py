@@ -1,6 +1,6 @@
 """rmqjobs: background jobs on RabbitMQ, with handlers as plugins.
 
-The public names; each is imported from its module when it is first used, so that `import rmqjobs` costs little.
+The public names. Each is imported from its module on first use, so `import rmqjobs` is cheap.
 """
 
 from __future__ import annotations

@@ -4,42 +4,42 @@
     ├── ConfigurationError        a setting, an option or an environment variable is wrong
     ├── PluginError               a plugin cannot be used; names its distribution
     ├── BrokerError               the broker refuses us
-    │   ├── BrokerUnavailable     nobody listens, no name, connection lost
+    │   ├── BrokerUnavailable     nobody listens, the name is unknown, or the connection is lost
     │   ├── AuthenticationFailed  wrong user or password
     │   ├── VhostNotFound         the virtual host does not exist, or is closed to this user
-    │   ├── TlsFailed             the TLS handshake did not work out
+    │   ├── TlsFailed             the TLS handshake failed
     │   ├── PermissionMissing     the user may not do this to that queue or exchange
     │   ├── TopologyMissing       a queue or exchange is not there
-    │   ├── MessageTooLarge       a message is beyond the size it takes
-    │   ├── ConsumerTimeout       it took a job back that ran longer than its own limit
+    │   ├── MessageTooLarge       a message is larger than the broker accepts
+    │   ├── ConsumerTimeout       the broker took back a job that ran longer than the broker's own limit
     │   └── TopologyConflict      a queue or exchange exists with other arguments
     ├── PublishError              a job did not get into RabbitMQ
     │   ├── InvalidJob            it can never get there: too large, absurd delay, …
     │   ├── BrokerGone            no connection within the deadline
     │   ├── PublishTimeout        sent, but not confirmed within the deadline
-    │   ├── BrokerBlocked         the broker takes no messages (memory or disk alarm)
-    │   ├── PublisherClosed       the publisher was closed before
-    │   ├── PublishRefused        the queue said no: it is at its length limit
+    │   ├── BrokerBlocked         the broker accepts no messages (memory or disk alarm)
+    │   ├── PublisherClosed       the publisher is already closed
+    │   ├── PublishRefused        a queue refused the job: it is at its length limit
     │   └── Unroutable            no queue took it: the topology is damaged
-    ├── ScheduleError             a schedule cannot be used; names it and where it is written
+    ├── ScheduleError             a schedule cannot be used; names the schedule and where it is written
     ├── NoScheduler               no active scheduler answers
     ├── NewerToken                the scheduler's state was written by a later version
-    ├── ReviewInProgress          somebody else reviews the same dead-letter queue
-    └── JobError                  what can befall one job besides an exception of its handler
+    ├── ReviewInProgress          somebody else is reviewing the same dead-letter queue
+    └── JobError                  something went wrong with one job
         ├── MalformedMessage      body, content type or a header breaks the message contract
         ├── InvalidPayload        the body is JSON, but not this job type's payload
         ├── NoHandler             no installed plugin handles the job type
-        ├── JobExpired            its `expires-at` has passed before it started
-        ├── PublishedTwice        another publication of the same job has started before
+        ├── JobExpired            its `expires-at` passed before it started
+        ├── PublishedTwice        the same job was published twice, and the other one has already started
         ├── TimeLimitExceeded     it ran longer than the handler's `max_runtime`
-        ├── ChildDied             its process died under it (a crash, not a failure)
-        ├── Interrupted           the worker drains, or its connection is gone
+        ├── ChildDied             the process that ran it died (a crash, not a failure)
+        ├── Interrupted           the worker is draining, or its connection is gone
         └── RemoteError           the handler's exception, as plain data, from a child process
 
     Signal                        raised *by* a handler, on purpose
-    ├── Retry(after=)             try again, not before
+    ├── Retry(after=)             try again, no sooner than `after` from now
     ├── Reject(reason)            never try again
-    └── Snooze(until= | for_=)    not yet; spends no attempt
+    └── Snooze(until= | for_=)    run later; spends no attempt
 
 Each class has a stable `code`; the message says what was expected, what was found and what to do next.
 """
@@ -51,7 +51,7 @@ from typing import ClassVar, Self
 
 
 class RmqJobsError(Exception):
-    """Anything rmqjobs raises."""
+    """The base of every error that rmqjobs raises."""
 
     code: ClassVar[str] = "RJ1000"
 
@@ -92,7 +92,7 @@ class BrokerUnavailable(BrokerError):
 
     @classmethod
     def at(cls, endpoint: object, detail: object) -> Self:
-        """Nobody there to begin with."""
+        """The error for an address at which no broker answers."""
         return cls(f"no RabbitMQ answers at {endpoint} ({detail}). Start it, or correct the URL")
 
 
@@ -104,7 +104,7 @@ class AuthenticationFailed(BrokerError):
     def __init__(self, endpoint: object, user: str, setting: str = "url") -> None:
         super().__init__(
             f"{endpoint} does not accept user {user!r} with the password given. Check both in the setting {setting}"
-            " (RabbitMQ takes a guest only from its own machine)"
+            " (RabbitMQ accepts the user guest only from its own machine)"
         )
 
 
@@ -121,7 +121,7 @@ class VhostNotFound(BrokerError):
 
 
 class TlsFailed(BrokerError):
-    """The TLS handshake with the broker did not work out."""
+    """The TLS handshake with the broker failed."""
 
     code = "RJ1304"
 
@@ -138,7 +138,7 @@ class PermissionMissing(BrokerError):
 
 
 class TopologyConflict(BrokerError):
-    """A queue or exchange of this name exists with other arguments, which RabbitMQ never changes."""
+    """A queue or exchange of this name exists with other arguments, and RabbitMQ never changes arguments."""
 
     code = "RJ1306"
 
@@ -150,25 +150,25 @@ class TopologyMissing(BrokerError):
 
 
 class ConsumerTimeout(BrokerError):
-    """The broker took back what was not acknowledged within its `consumer_timeout`, and closed the channel over it."""
+    """The broker took back a job that was not acknowledged within its `consumer_timeout`, and closed the channel."""
 
     code = "RJ1307"
 
     def __init__(self, limit: str) -> None:
         super().__init__(
-            f"a job was not done within {limit}, the broker's own consumer_timeout, and is handed out again. Raise it in"
-            " rabbitmq.conf above the longest max_runtime; from RabbitMQ 3.12 on, consumers bring their own"
+            f"a job was not done within {limit}, the broker's own consumer_timeout, and will be delivered again. Raise the"
+            " limit in rabbitmq.conf above the longest max_runtime; from RabbitMQ 3.12 on, consumers set their own"
         )
 
 
 class MessageTooLarge(BrokerError):
-    """The broker takes no message of this size, and closed the channel over it."""
+    """The broker does not accept a message of this size, and closed the channel."""
 
     code = "RJ1309"
 
     def __init__(self, size: int, limit: int) -> None:
         self.limit = limit
-        super().__init__(f"a message has {size:,} bytes, and this broker takes {limit:,} (max_message_size in rabbitmq.conf)")
+        super().__init__(f"a message has {size:,} bytes, and this broker accepts {limit:,} (max_message_size in rabbitmq.conf)")
 
 
 class PublishError(RmqJobsError):
@@ -184,7 +184,7 @@ class InvalidJob(PublishError):
 
 
 class BrokerGone(PublishError):
-    """There was no connection to the broker within the deadline. The job was not sent on the last one."""
+    """There was no connection to the broker within the deadline. The job was not sent on the previous one."""
 
     code = "RJ1406"
 
@@ -196,7 +196,7 @@ class PublishTimeout(PublishError):
 
 
 class BrokerBlocked(PublishError):
-    """The broker takes no messages now: a memory or disk alarm."""
+    """The broker accepts no messages at the moment, because of a memory or disk alarm."""
 
     code = "RJ1403"
 
@@ -208,13 +208,13 @@ class PublishRefused(PublishError):
 
 
 class Unroutable(PublishError):
-    """No queue took the message although every job has one: the topology is damaged."""
+    """No queue took the message, although there is one for every job: the topology is damaged."""
 
     code = "RJ1405"
 
 
 class PublisherClosed(PublishError):
-    """The publisher was closed before; a closed one stays closed. Nothing was sent."""
+    """The publisher is already closed, and a closed publisher stays closed. Nothing was sent."""
 
     code = "RJ1407"
 
@@ -223,19 +223,19 @@ class PublisherClosed(PublishError):
 
 
 class ReviewInProgress(RmqJobsError):
-    """Another review holds this dead-letter queue; two reviewers take turns."""
+    """Another review holds this dead-letter queue; reviewers have to take turns."""
 
     code = "RJ1500"
 
 
 class ScheduleError(RmqJobsError):
-    """A schedule, or what is asked of one, cannot be used as it is."""
+    """A schedule, or a request about one, cannot be used as it is."""
 
     code = "RJ1600"
 
     def __init__(self, schedule: str, problem: str, *, where: str = "", hint: str = "") -> None:
         self.schedule, self.where = schedule, where
-        self.unknown = False  # whether there is none of this name
+        self.unknown = False  # whether there is no schedule of this name
         place = f" ({where})" if where else ""
         super().__init__(f"schedule {schedule!r}{place}: {problem}" + (f". {hint}" if hint else ""))
 
@@ -247,13 +247,13 @@ class NoScheduler(RmqJobsError):
 
 
 class NewerToken(RmqJobsError):
-    """The scheduler's state was written by a version this one does not understand: another scheduler must take it."""
+    """The scheduler's state was written by a newer version that this one does not understand: another must take over."""
 
     code = "RJ1602"
 
 
 class JobError(RmqJobsError):
-    """Something befell one job."""
+    """Something went wrong with one job."""
 
     code = "RJ2000"
 
@@ -283,7 +283,7 @@ class JobExpired(JobError):
 
 
 class PublishedTwice(JobError):
-    """Another publication of the same job has been started before: this one does not run."""
+    """The same job was published twice and the other one has already started: this one does not run."""
 
     code = "RJ2009"
 
@@ -301,7 +301,7 @@ class ChildDied(JobError):
 
 
 class Interrupted(JobError):
-    """The worker stopped the run: it drains, or its connection is gone."""
+    """The worker stopped the run because it is draining or its connection is gone."""
 
     code = "RJ2007"
 
@@ -357,7 +357,7 @@ class Reject(Signal):
 
 
 class Snooze(Signal):
-    """Not yet: run this job later without spending an attempt. Give exactly one of the two.
+    """Run this job later, without spending an attempt. Give exactly one of the two.
 
     Args:
         until: An aware instant.

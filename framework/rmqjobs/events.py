@@ -28,7 +28,7 @@ class EventKind(StrEnum):
     LOST = "lost"  # the journal itself had to leave records out
     TICKED = "ticked"
     LATE = "late"  # a tick that was published well after its time
-    MISFIRED = "misfired"  # ticks that were not published, or made up for by another one
+    MISFIRED = "misfired"  # ticks that were not published, or that another tick made up for
     OVERDUE = "overdue"  # no success within `expected_by`: an alarm
     RECOVERED = "recovered"  # a success after that alarm
     ACTIVATED = "activated"  # a scheduler became the active one
@@ -37,13 +37,13 @@ class EventKind(StrEnum):
     RESUMED = "resumed"
     ADDED = "added"
     REMOVED = "removed"
-    CHANGED = "changed"  # schedules were read anew from their file
+    CHANGED = "changed"  # schedules were reread from their file
     UNSCHEDULED = "unscheduled"  # schedules exist, and no scheduler is active
 
 
 @dataclass(slots=True)
 class Event:
-    """One record of the journal. Of a schedule, `job` is the tick's and `data` has its name as `schedule`.
+    """One record of the journal. For schedules, `job` is the tick's job and `data["schedule"]` the schedule's name.
 
     Args:
         kind: What happened.
@@ -52,8 +52,8 @@ class Event:
         type: Its job type.
         queue: The work queue, without the prefix.
         attempt: Number of the run.
-        data: What belongs to the kind: `seconds`, `reason`, `delay`, `done`/`total`/`note`, `message`, …
-        source: The worker or the operator it comes from; its batch says so when the record itself does not.
+        data: Details of that kind of event: `seconds`, `reason`, `delay`, `done`/`total`/`note`, `message`, …
+        source: The worker or operator that wrote it; taken from the batch when the record itself does not say.
     """
 
     kind: EventKind

@@ -1,7 +1,7 @@
-"""What a handler raised, as plain and short text, whatever its class does when it is asked. Floor 1: pure, stdlib only.
+"""What a handler raised, as short plain text, even when its class misbehaves. Floor 1: pure, stdlib only.
 
-An exception may have no text, half characters that no message can carry, or fifty megabytes of text. All of them become a
-`Failure` here, once; nothing above this floor calls `str` on a handler's exception.
+An exception may have no text, fifty megabytes of text, or lone surrogates (half characters) that no message can carry. All of
+them become a `Failure` here, once; nothing above this floor calls `str` on a handler's exception.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Failure:
     Args:
         types: Qualified names of its class and that class's bases, the class itself first.
         message: What it says, `MAX_MESSAGE` characters at most.
-        traceback: Where it came from, the last `MAX_TRACEBACK` characters; empty when it was not raised or not asked for.
+        traceback: The last `MAX_TRACEBACK` characters; empty when it was never raised, or none was asked for.
     """
 
     types: tuple[str, ...]
@@ -53,7 +53,7 @@ def failure_of(error: BaseException, *, traceback: bool = True) -> Failure:
 
 
 def remote_error(failure: Failure) -> RemoteError:
-    """The failure as an exception again, for whoever decides by exceptions."""
+    """The failure as an exception again, for code that decides by the exception's class."""
     return RemoteError(failure.types, failure.message, failure.traceback)
 
 
@@ -64,7 +64,7 @@ def qualified_name(kind: type) -> str:
 
 
 def printable(value: object, limit: int = MAX_MESSAGE) -> str:
-    r"""The value's text, whatever its `__str__` does; half characters are written as `\udce9`."""
+    r"""The value's text, whatever its `__str__` does; a half character is written like `\udce9`."""
     return _text(str, value, limit)
 
 
@@ -74,7 +74,7 @@ def text_form(value: object, limit: int = MAX_MESSAGE) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """The beginning of a text, and how long it was in all."""
+    """The text; if it is longer than the limit, its beginning and how long it was."""
     if len(text) <= limit:
         return text
     mark = f" … ({len(text):,} characters)"
@@ -82,7 +82,7 @@ def shortened(text: str, limit: int) -> str:
 
 
 def whole_characters(text: str) -> str:
-    r"""The text with half characters written as `\udce9`: neither UTF-8 nor JSON can carry them."""
+    r"""The text with half characters written like `\udce9`: neither UTF-8 nor JSON can carry them."""
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
@@ -90,7 +90,7 @@ def _text(form: Callable[[object], str], value: object, limit: int) -> str:
     try:
         text = form(value)
     except Exception as error:  # noqa: BLE001 - the value is somebody else's, and so is what it raises
-        return f"<{type(value).__qualname__}: its text cannot be had, {type(error).__qualname__} was raised>"
+        return f"<{type(value).__qualname__}: its text is not available, {type(error).__qualname__} was raised>"
     return whole_characters(shortened(text, limit))
 
 
@@ -99,14 +99,14 @@ def _traceback(error: BaseException) -> str:
         trace = _from_the_application(error.__traceback__)
         parts = tracebacks.format_exception(type(error), error, trace) if trace is not None else []
     except Exception as broken:  # noqa: BLE001 - as in `_text`
-        return f"<the traceback cannot be had: {type(broken).__qualname__} was raised>"
-    # Each part for itself: a message of a megabyte must not push the frames out.
+        return f"<the traceback is not available: {type(broken).__qualname__} was raised>"
+    # Each part is shortened by itself: a message of a megabyte must not push out the frames.
     text = "".join(shortened(part.rstrip("\n"), _MAX_PART) + "\n" for part in parts)
     return whole_characters(text[-MAX_TRACEBACK:])
 
 
 def _from_the_application(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback without its first frames, those of ours that called the handler; whole when all are ours."""
+    """The traceback without our own first frames, which called the handler; the whole of it when all frames are ours."""
     inner = trace
     while inner is not None and inner.tb_frame.f_code.co_filename.startswith(OUR_FILES):
         inner = inner.tb_next

@@ -1,7 +1,7 @@
-"""Equal failures get the same fingerprint, so that an operator reviews groups. Floor 1: pure.
+"""Fingerprints: equal failures get the same one, so that an operator reviews them in groups. Floor 1: pure.
 
-The error's class, the last frame of the application and the message with its variable parts removed; never the payload.
-The message may quote whatever a user sent, so every pattern here takes time in proportion to its length, and no more.
+A fingerprint is made of the error's class, the last frame of the application and the message without its variable parts;
+never of the payload. The message may quote anything a user sent, so every pattern here runs in linear time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The plugin contract: signatures and docstrings only. Floor 3.
 
-Implement a hook with `@rmqjobs.hookimpl`. Hooks return data or watch; the framework acts. A misspelt hook is refused at start.
+Implement a hook with `@rmqjobs.hookimpl`. Hooks return data or observe; only the framework acts. A misspelt hook is refused
+at start.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ def rmqjobs_commands() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empt
 
 @hookspec
 def rmqjobs_before_job(job: Job, payload: Payload) -> None:
-    """Called in the worker before each run. Raising counts as the handler raising: `Reject` and `Snooze` work here too."""
+    """Called in the worker before each run. Exceptions count as the handler's own: `Reject` and `Snooze` work here too."""
 
 
 @hookspec
 def rmqjobs_after_job(job: Job, error: BaseException | None) -> None:
-    """Called in the worker after each run, with what went wrong, if anything. What it raises is logged and ignored."""
+    """Called in the worker after each run, with the error if there was one. Exceptions are logged and ignored."""
 
 
 @hookspec
 def rmqjobs_verdict(job: Job, verdict: Verdict) -> None:
-    """Called when it is decided what happens next, before it is done. What it raises is logged and ignored."""
+    """Called when the verdict is decided, before it is carried out. Exceptions are logged and ignored."""

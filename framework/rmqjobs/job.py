@@ -44,8 +44,8 @@ def check_job_type(job_type: str) -> str:
 
 
 def check_numbers(body: bytes) -> None:
-    """Raises `ValueError` when JSON holds NaN or Infinity, which Python reads and JSON does not have."""
-    if b"NaN" in body or b"Infinity" in body:  # perhaps within a text
+    """Raises `ValueError` when JSON contains NaN or Infinity, which Python accepts although JSON does not have them."""
+    if b"NaN" in body or b"Infinity" in body:  # perhaps inside a string
         try:
             from_json(body, allow_inf_nan=False)
         except ValueError as error:
@@ -58,7 +58,7 @@ class Payload(BaseModel):
     Unknown fields of a received message are ignored, so that a producer may be newer than its worker.
     """
 
-    # JSON has no NaN. Where a field takes any value it is written as what it is, so that publishing can refuse it.
+    # JSON has no NaN. In a field that takes any value it is still written as NaN, so that publishing can refuse it.
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
     job_type: ClassVar[str] = ""
 
@@ -69,7 +69,7 @@ class Payload(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, type: str | None = None, **kwargs: Any) -> None:  # noqa: A002
-        """Takes the class keyword `type` away from pydantic."""
+        """Keeps the class keyword `type` away from pydantic."""
         super().__pydantic_init_subclass__(**kwargs)
 
 
@@ -86,7 +86,7 @@ def default_queue(plugin: str, pool: Pool) -> str:
     return plugin if pool is Pool.ASYNC else f"{plugin}.{pool.value}"
 
 
-# Takes what a running job tells the world: the job, `progress`, `log` or `checkpoint`, and its data.
+# Takes what a running job reports: the job, then `progress`, `log` or `checkpoint`, then the data.
 Reporter = Callable[["Job", str, Mapping[str, JsonValue]], None]
 
 
@@ -96,7 +96,7 @@ def discard(_job: Job, _kind: str, _data: Mapping[str, JsonValue]) -> None:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """The run a handler is in.
+    """The run that a handler is in.
 
     Args:
         id: The job's id, the same in every attempt.
@@ -107,11 +107,11 @@ class Job:
         published_at: When the producer published it, if known.
         schedule: Name of the schedule that made this job, if one did.
         scheduled_for: The planned time of its tick.
-        period_start: The tick stands for the time from here to `scheduled_for`: since the tick before, or longer when
-            this one makes up for missed ones.
+        period_start: Start of the period that the tick stands for; `scheduled_for` is its end. It is the time of the tick
+            before, or an earlier one when this tick makes up for missed ones.
         correlation_id: As the producer set it.
         headers: The producer's own headers.
-        state: What the last `checkpoint` stored, in an earlier attempt perhaps; None before the first.
+        state: What the last `checkpoint` stored, perhaps in an earlier attempt; None before the first.
     """
 
     id: str
@@ -138,9 +138,9 @@ class Job:
         self.reporter(self, "log", {**fields, "message": message})
 
     def checkpoint(self, state: JsonValue) -> None:
-        """Keeps JSON `state` (16 KB at most) for the next run of this job; `job.state` has it there.
+        """Keeps JSON `state` (16 KB at most) for the next run of this job, which finds it in `job.state`.
 
-        It travels in the message, so it survives retries and drains, not a crash of the worker.
+        It travels in the message, so it survives retries and drains, but not a crash of the worker.
 
         Raises:
             ValueError: It is too large, or not JSON.
@@ -166,9 +166,9 @@ class Handler:
         payload_type: Its payload class; the job type is the class's.
         pool: Where it runs.
         queue: The work queue's name, without the prefix.
-        max_runtime: Longer runs are stopped as far as Python can, processes for certain.
+        max_runtime: Longer runs are stopped: always in a process, elsewhere as far as Python allows.
         retry: What happens after failures.
-        singleton: Never two runs at once in the whole cluster.
+        singleton: Whether only one run at a time is allowed in the whole cluster.
         wants_job: Whether the function takes a second argument.
         plugin: Name of its plugin.
     """
@@ -190,7 +190,7 @@ class Handler:
 
     @property
     def name(self) -> str:
-        """Module and function, as people look for it."""
+        """Module and function, such as `rmqjobs_video.handlers.transcode`."""
         return f"{self.function.__module__}.{self.function.__qualname__}"
 
     def validate(self, body: bytes) -> Payload:
@@ -198,7 +198,7 @@ class Handler:
 
         Raises:
             MalformedMessage: The body is not JSON.
-            InvalidPayload: The message names each field and what is wrong with it, never its value.
+            InvalidPayload: A field is wrong; the message names each one and what is wrong with it, never its value.
         """
         try:
             check_numbers(body)

@@ -20,20 +20,20 @@ from rmqjobs.wire import events as wire
 log = logging.getLogger("rmqjobs.journal")
 
 BATCH = 500
-BATCH_BYTES = 2**20  # well below what any broker takes as one message
+BATCH_BYTES = 2**20  # well below what any broker accepts as one message
 AT_ONCE = 4  # batches on their way
-PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds until the next try after one that failed; doubled while it fails
-MAX_PENDING = 100_000  # records kept while the broker takes none; more are counted and left out
+PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds until the next try after a failure; doubled at each further one
+MAX_PENDING = 100_000  # records kept while the broker accepts none; further ones are counted and left out
 
 
 class Journal:
-    """Writes records in batches, one message an interval.
+    """Writes records in batches, one message per interval.
 
     Args:
         link: Publishes the batches.
-        names: Where to.
+        names: Has the name of the exchange.
         source: Who writes: a worker's name, or an operator.
-        interval: How often.
+        interval: How often it writes.
         timeout: Deadline of one try to write.
     """
 
@@ -42,15 +42,15 @@ class Journal:
     ) -> None:
         self._link, self._names, self._interval = link, names, interval
         self.source, self._timeout = source, timeout
-        self._records: deque[bytes] = deque()  # as lines already: they are smaller, and no work for the garbage collector
+        self._records: deque[bytes] = deque()  # encoded: lines are smaller, and no work for the garbage collector
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_full = asyncio.Event()
         self._progress: dict[str, Event] = {}
         self._left_out = 0
-        self._pause = self._pause_until = 0.0  # the latest, and until when
+        self._pause = self._pause_until = 0.0  # the length of the latest pause, and when it ends
 
     def record(self, event: Event) -> None:
-        """Takes one record; callable from any thread. Of a job's progress only the latest of an interval is kept."""
+        """Takes one record; callable from any thread. Of a job's progress records, only the latest per interval is kept."""
         if event.kind is EventKind.PROGRESS:
             self._progress[event.job] = event
         elif len(self._records) < MAX_PENDING:
@@ -75,21 +75,21 @@ class Journal:
             try:
                 await (self.flush() if is_due else self._write(least=BATCH))
             except Exception:
-                log.exception("the journal failed in an unforeseen way; it goes on")
+                log.exception("the journal failed unexpectedly; it continues")
 
     async def flush(self) -> None:
-        """Writes what has gathered; what the broker does not take now is kept for the next time."""
+        """Writes all pending records; those that the broker does not accept now are kept for the next time."""
         for job_id in list(self._progress):
             self._records.append(wire.encode(self._progress.pop(job_id)))
         await self._write(least=1)
 
     async def close(self) -> None:
-        """Writes the rest; what the broker does not take now is lost."""
+        """Writes the rest; records that the broker does not accept now are lost."""
         self._pause_until = 0.0
         await self.flush()
 
     async def _write(self, *, least: int) -> None:
-        """Writes in batches while so many records wait, several batches at once; not while it pauses after a failure."""
+        """Writes batches, several at once, while `least` records or more wait; not during the pause after a failure."""
         while len(self._records) >= least and time.monotonic() >= self._pause_until:
             batches = [self._batch() for _ in range(min(AT_ONCE, -(-len(self._records) // BATCH)))]
             kept = await asyncio.gather(*map(self._publish, batches))
@@ -109,11 +109,11 @@ class Journal:
         return batch
 
     async def _publish(self, batch: list[bytes]) -> list[bytes]:
-        """What has to be tried again."""
+        """Publishes a batch; returns the records that have to be tried again."""
         try:
             await self._link.publish(wire.batch(self._names, batch, source=self.source), self._timeout)
         except InvalidJob as error:
-            if len(batch) > 1:  # this broker takes smaller messages only
+            if len(batch) > 1:  # this broker accepts only smaller messages
                 middle = len(batch) // 2
                 return await self._publish(batch[:middle]) + await self._publish(batch[middle:])
             self._leave_out(batch, error)
@@ -131,7 +131,7 @@ class Journal:
         self._left_out += len(batch)
 
     def _complain(self, what: str, batch: list[bytes], error: RmqJobsError) -> None:
-        """Once in a while: a stream that is gone is gone for every batch."""
+        """Logs a problem, at most once per pause: a stream that is gone is gone for every batch."""
         now = time.monotonic()
         if now >= self._pause_until:
             log.warning(what, extra={"records": len(batch) + len(self._records), "because": str(error)})
@@ -147,9 +147,9 @@ async def follow(settings: Settings, *, start: str = "next", stop_at_end: bool =
     """The journal's records, oldest first.
 
     Args:
-        settings: Where it is.
-        start: `first`, `next` (only what comes), an ISO 8601 instant or an offset number.
-        stop_at_end: End a second after what was the last record at the call, instead of waiting for more.
+        settings: The broker, and the prefix.
+        start: `first`, `next` (only new records), an ISO 8601 instant or an offset number.
+        stop_at_end: End a second after the record that was the last one at the call, instead of waiting for more.
     """
     from rmqjobs.amqp.streams import read_stream  # noqa: PLC0415 - aio-pika is for readers; a worker only writes
 

@@ -1,6 +1,6 @@
-"""How big this machine is for us, and how much a worker runs at once on it. Floor 2: reads /proc and /sys, and nothing else.
+"""How much of this machine we may use, and how much a worker runs at once on it. Floor 2: reads only /proc and /sys.
 
-A container sees the processors of its host; what it may use of them is in its control group. The smallest limit counts.
+A container sees all processors of its host; its control group says how much of them it may use. The smallest limit counts.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from rmqjobs.settings import Settings
 MEBIBYTE = 2**20
 WORKER_MEMORY = 512 * MEBIBYTE  # one of several workers, with its plugins and its children
 CHILD_MEMORY = 256 * MEBIBYTE
-# Handlers that block mostly wait, so there are many more of them than processors; each thread costs little while it does.
+# Handlers that block mostly wait, so there are many more threads than processors; a thread that waits costs little.
 THREADS_PER_CPU, FEWEST_THREADS, MOST_THREADS = 10, 20, 80
 FEWEST_IN_ONE_OF_SEVERAL = 8
-MOST_MEMORY = 2**63  # where nothing tells
+MOST_MEMORY = 2**63  # when nothing says how much there is
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Machine:
     """What this process may use.
 
     Args:
-        cpus: Processors, perhaps a part of one.
+        cpus: Number of processors; may be a fraction.
         memory: Bytes.
     """
 
@@ -64,7 +64,7 @@ class Sizes:
 
 
 def sizes(settings: Settings, machine: Machine | None = None) -> Sizes:
-    """What the settings say, and for `auto` what suits the machine."""
+    """The sizes in the settings, with `auto` replaced by what suits the machine."""
     machine = machine or Machine.look()
     cpus = math.ceil(machine.cpus)
     processes = _given(settings.processes, max(min(cpus, machine.memory // WORKER_MEMORY), 1))
@@ -80,14 +80,14 @@ def _given(setting: int | str, otherwise: int) -> int:
 
 
 def _processors() -> int:
-    """Those that this process may run on."""
-    with contextlib.suppress(AttributeError, OSError):  # Linux alone
+    """The number of processors that this process may run on."""
+    with contextlib.suppress(AttributeError, OSError):  # only Linux has this
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """Folders of our control groups and of those around them, of both versions; some of them do not exist."""
+    """The folders of our control groups and their parents, of both cgroup versions; some of them do not exist."""
     lines = (_read(root / "proc/self/cgroup") or "").splitlines()
     for line in lines:
         _, names, path = line.split(":", 2)

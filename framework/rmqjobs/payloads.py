@@ -1,7 +1,7 @@
-"""A payload as JSON: its handler gets what was published, or publishing is refused. Floor 2: pure.
+"""Payloads as JSON: the handler gets exactly what was published, or publishing is refused. Floor 2: pure.
 
-pydantic writes JSON for people: secrets as asterisks, what is no number as null, computed fields besides, excluded ones not at
-all. Each of these would arrive as something else, and nobody would be told.
+pydantic writes JSON for people: secrets become asterisks, NaN and Infinity become null, computed fields are added and excluded
+ones are left out. The handler would get something other than was published, and nobody would notice.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def write(payload: Payload) -> bytes:
     """The JSON of a payload.
 
     Raises:
-        ValueError: Its handler would get something else; names the field.
+        ValueError: The handler would get something else; the message names the field.
     """
     kind = type(payload)
     if excluded := _excluded(kind):
-        raise ValueError(f"{excluded} is declared with exclude=True: its handler would get the default. Leave that out")
+        raise ValueError(f"{excluded} is declared with exclude=True: the handler would get the default. Remove that")
     body = payload.__pydantic_serializer__.to_json(payload, by_alias=True, round_trip=True, warnings="error")
     if _HIDDEN in body:
         body = _revealed(payload)
@@ -42,10 +42,10 @@ def write(payload: Payload) -> bytes:
 
 
 def write_json(data: JsonValue | bytes) -> bytes:
-    """JSON values, or JSON that is bytes already, as JSON.
+    """JSON bytes of JSON values, or of bytes that are JSON already.
 
     Raises:
-        ValueError: They are not JSON, or hold a number that is none.
+        ValueError: The data is not JSON, or contains NaN or a number that is read as infinity.
     """
     if isinstance(data, bytes):
         body, value = data, from_json(data, allow_inf_nan=False)
@@ -58,7 +58,7 @@ def write_json(data: JsonValue | bytes) -> bytes:
 
 
 def check_type(kind: type[Payload]) -> None:
-    """Raises `ValueError` when a payload class could never be published whole; names the field."""
+    """Raises `ValueError` when payloads of a class could never be published whole; the message names the field."""
     if excluded := _excluded(kind):
         raise ValueError(f"{kind.__qualname__}.{excluded} is declared with exclude=True: a handler would get the default")
 
@@ -72,7 +72,7 @@ def _excluded(kind: type[Payload]) -> str:
 
 @lru_cache(1_000)
 def _has_parts(kind: type[Payload]) -> bool:
-    """Whether it holds models that have a configuration of their own, which may write NaN as null."""
+    """Whether it contains models with a configuration of their own, which may write NaN as null."""
     nodes = [node for _, node in _nodes(kind.__pydantic_core_schema__) if node.get("type") in _NESTED]
     return len(nodes) > 1
 
@@ -95,11 +95,11 @@ def _nodes(schema: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 def _check_parts(payload: Payload) -> None:
     place = next(_not_finite(payload.model_dump(round_trip=True)), None)
     if place is not None:
-        raise ValueError(f"{place} is no number: JSON has no NaN and no Infinity, and it would arrive as null")
+        raise ValueError(f"{place} is not a finite number: JSON has no NaN and no Infinity, and it would arrive as null")
 
 
 def _not_finite(value: object, place: str = "") -> Iterator[str]:
-    """Where a float is NaN or infinite."""
+    """The places of floats that are NaN or infinite."""
     if isinstance(value, float):
         if not math.isfinite(value):
             yield place
@@ -112,14 +112,14 @@ def _not_finite(value: object, place: str = "") -> Iterator[str]:
 
 
 def _revealed(payload: Payload) -> bytes:
-    """The JSON with its secrets in clear: the one reader that they are meant for gets nothing else."""
+    """The JSON with its secrets in plain text: the handler they are meant for gets nothing but this JSON."""
     shown = payload.model_dump(mode="json", by_alias=True, round_trip=True)
     held = payload.model_dump(mode="python", by_alias=True, round_trip=True)
     return to_json(_with_secrets(shown, held, ""), inf_nan_mode="constants")
 
 
 def _with_secrets(shown: Any, held: Any, place: str) -> Any:
-    """What is shown, with what is held in the places of asterisks; both have the same shape but for their leaves."""
+    """`shown`, with its asterisks replaced by the secrets in `held`; both have the same shape except for their leaves."""
     if isinstance(held, _SECRETS):
         return held.get_secret_value()
     if isinstance(shown, dict) and isinstance(held, dict) and len(shown) == len(held):
@@ -128,7 +128,7 @@ def _with_secrets(shown: Any, held: Any, place: str) -> Any:
     if isinstance(shown, list) and isinstance(held, (list, tuple, set, frozenset)) and len(shown) == len(held):
         return [_with_secrets(part, inner, f"{place}[]") for part, inner in zip(shown, held, strict=True)]
     if any(isinstance(leaf, _SECRETS) for leaf in _leaves(held)):
-        raise ValueError(f"{place.lstrip('.')} holds a secret that its serializer hides: its handler would get asterisks")
+        raise ValueError(f"{place.lstrip('.')} holds a secret that its serializer hides: the handler would get asterisks")
     return shown
 
 

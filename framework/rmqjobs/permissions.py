@@ -1,8 +1,8 @@
-"""The least that each role must be allowed in RabbitMQ. Above `topology`: pure values, made from its names.
+"""The least permissions that each role needs in RabbitMQ. Above `topology`: pure values, made from its names.
 
-RabbitMQ asks for *write* on an exchange to publish to it, *read* on a queue to consume from it, and *configure* on what is
-declared. Publishing straight to a queue is publishing to `amq.default`. Declaring also binds and names dead-letter exchanges:
-it needs write and read on nearly everything, so that only the operator should have to.
+RabbitMQ requires *write* on an exchange to publish to it, *read* on a queue to consume from it, and *configure* on whatever is
+declared. Publishing straight to a queue means publishing to `amq.default`. Declaring also binds, and names dead-letter
+exchanges: it needs write and read on nearly everything, so only the operator should have to do it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rmqjobs.job import Handler
 from rmqjobs.topology import LADDER_LEVELS, Names, build
 
 _DEFAULT_EXCHANGE = "amq.default"
-_ANY = "*"  # the last word of a name that stands for many
+_ANY = "*"  # a name that ends in this word stands for many
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Role:
         configure: Names it declares.
         write: Names it publishes to, or binds.
         read: Names it consumes from, or binds.
-        prefix: The operator's, who reviews queues of plugins that are not installed here, too: all under it.
+        prefix: Only for the operator, who may use every name under it, such as queues of plugins that are not installed here.
     """
 
     name: str
@@ -45,13 +45,13 @@ class Role:
         return pattern(self.configure), pattern(self.write), pattern(self.read)
 
     def missing(self, configure: str, write: str, read: str) -> list[str]:
-        """What these expressions do not allow of it: `write on rmqjobs.jobs`."""
+        """What the role needs and these expressions do not allow, such as `write on rmqjobs.jobs`."""
         given = (("configure", self.configure, configure), ("write", self.write, write), ("read", self.read, read))
         return [f"{verb} on {name}" for verb, names, allowed in given for name in names if not _allows(allowed, name)]
 
 
 def roles(handlers: Iterable[Handler], prefix: str = "rmqjobs") -> tuple[Role, ...]:
-    """Every role's least permissions, of these handlers' plugins."""
+    """The least permissions of every role, for these handlers."""
     names, handlers = Names(prefix), tuple(handlers)
     ladder = tuple(names.delay(level) for level in range(LADDER_LEVELS))
     queues = sorted({handler.queue for handler in handlers})
@@ -78,7 +78,7 @@ def roles(handlers: Iterable[Handler], prefix: str = "rmqjobs") -> tuple[Role, .
 
 
 def pattern(names: Iterable[str]) -> str:
-    """One expression for these names and no others; levels of the ladder are one alternative, claims have any name."""
+    """One expression for these names and no others; the ladder's levels share an alternative, and claims may have any name."""
     found = dict.fromkeys(map(_expression, names))
     return f"^({'|'.join(found)})$" if found else "^$"
 
@@ -90,7 +90,7 @@ def _expression(name: str) -> str:
 
 
 def _allows(expression: str, name: str) -> bool:
-    """As RabbitMQ reads it: an empty one allows nothing. One that Python cannot read is taken as not allowing."""
+    """Whether RabbitMQ would allow the name. An empty expression allows nothing, nor does one that Python cannot read."""
     try:
         return re.search(expression or "^$", name) is not None
     except re.error:

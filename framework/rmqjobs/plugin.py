@@ -23,14 +23,14 @@ from rmqjobs.job import DEFAULT_MAX_RUNTIME, Handler, Job, Payload, Pool, defaul
 from rmqjobs.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from rmqjobs.schedule import Schedule  # with cron behind it, for which most workers have no use
+    from rmqjobs.schedule import Schedule  # it imports cron, which most workers do not need
 
 PROJECT = "rmqjobs"
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _QUEUE = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}(\.[a-z0-9_-]+)*")
-# Last words of our own queue names; a work queue of this name would share one with them.
+# Last words of our own names; a work queue with such a name would clash with one of ours.
 RESERVED = frozenset(
     {"dead", "dropped", "unrouted", "journal", "scheduler", "control", "claim", "due", "jobs", "events", "delay"}
 )
@@ -99,14 +99,14 @@ class Plugin:
 
         Args:
             function: `async def` or `def` with an annotated payload and, optionally, a `Job`.
-            pool: `async` for `async def` and `thread` for `def` unless given; `process` runs either in a child process.
-            queue: Work queue; one per plugin and pool unless given, one per job type for singletons.
+            pool: By default `async` for `async def` and `thread` for `def`; `process` runs either in a child process.
+            queue: Work queue; by default one per plugin and pool, and one per job type for singletons.
             max_runtime: Time limit of one run.
             retry: Retry policy.
-            singleton: Never two runs at once in the whole cluster.
+            singleton: Whether only one run at a time is allowed in the whole cluster.
 
         Raises:
-            PluginError: The function cannot be a handler; says why.
+            PluginError: The function cannot be a handler; the message says why.
         """
 
         def register(function: FunctionT) -> FunctionT:
@@ -161,25 +161,25 @@ class Plugin:
         Args:
             name: Unique in the plugin; the schedule is called `<plugin>.<name>`.
             payload: The payload of each tick's job; its class carries the job type.
-            cron: Five fields, names, steps, `@daily` and friends; `H` for a fixed value that spreads load.
+            cron: Five fields with names and steps, or `@daily` and friends; `H` is a fixed value that spreads load.
             every: An interval of real time, counted from `start`, or from 1970-01-01 UTC.
             at: Once, at this instant.
             tz: IANA time zone of `cron` and of naive instants.
-            misfire: What happens to ticks missed beyond the grace: `skip` them, make up for them `once`, run `all`.
-            misfire_limit: With `all`: the newest so many.
-            misfire_grace: A tick up to so late is late, not missed.
+            misfire: What happens to ticks missed by more than the grace: `skip` them, make up for them `once`, run `all`.
+            misfire_limit: With `all`: at most this many run, the newest ones.
+            misfire_grace: A tick that is at most this late counts as late, not as missed.
             overlap: `skip` (a tick that could not start before the next one is dropped) and `queue` need a singleton
-                handler; `allow` runs ticks beside each other. `skip` for singletons, `allow` for others unless given.
-            jitter: Each tick is published up to so much later, always the same for one tick.
-            expires: A tick's job that has not started so long after its time is dropped, and the journal says so.
-            start: No tick before.
-            end: No tick after.
+                handler; `allow` runs ticks side by side. By default `skip` for singletons, `allow` for others.
+            jitter: Each tick is published up to this much later, always the same for a given tick.
+            expires: A tick's job that has not started this long after its time is dropped, and the journal says so.
+            start: No ticks before this instant.
+            end: No ticks after this instant.
             paused: No ticks until an operator resumes it.
-            expected_by: An alarm is raised when no job of it has succeeded so long after a tick's time.
-            ping: URL called on success; with `/start` and `/fail` behind it when a run starts and when it is given up.
+            expected_by: An alarm is raised when no job of the schedule has succeeded this long after a tick's time.
+            ping: URL called on success; with `/start` appended when a run starts, with `/fail` when a job is given up.
 
         Raises:
-            ScheduleError: The schedule is impossible; names the field, its value and what is wrong.
+            ScheduleError: The schedule is impossible; the message names the field, its value and what is wrong.
         """
         fields = {
             "cron": cron, "every": every, "at": at, "tz": tz, "misfire": misfire, "misfire_limit": misfire_limit,
@@ -192,7 +192,7 @@ class Plugin:
             raise ScheduleError(f"{self.name}.{name}", f"its payload cannot be written as JSON: {error}") from None
         from rmqjobs.schedule import schedule_of  # noqa: PLC0415 - see above
 
-        caller = sys._getframe(1)  # noqa: SLF001 - so that an error names the line to mend
+        caller = sys._getframe(1)  # noqa: SLF001 - so that an error names the line to fix
         where = f"{caller.f_code.co_filename}, line {caller.f_lineno}"
         full_name = f"{self.name}.{name}"
         schedule = schedule_of({"name": full_name, "type": payload.job_type, "payload": body, **fields}, where=where)
@@ -205,19 +205,19 @@ class Plugin:
         return tuple(self._schedules)
 
     def default_queue(self, pool: Pool) -> str:
-        """The queue of this plugin's handlers in that pool: slow work never holds up quick work."""
+        """The queue of this plugin's handlers in that pool. Each pool has one, so slow work never holds up quick work."""
         return default_queue(self.name, pool)
 
     def _refuse(self, function: Callable[..., Any], problem: str, hint: str) -> PluginError:
         return PluginError(f"handler {function.__module__}.{function.__qualname__}: {problem}", plugin=self.name, hint=hint)
 
     def _check_callable(self, function: Callable[..., Any]) -> None:
-        """Refuses what cannot be named, or would return before its body has run."""
+        """Refuses a callable that has no name, or that would return before its body has run."""
         if not hasattr(function, "__qualname__"):
             kind = type(function).__name__
             raise PluginError(f"a {kind} cannot be a handler", plugin=self.name, hint="Write a function that calls it")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise self._refuse(function, "it has a yield: it would return a generator, and its body never run", "Use return")
+            raise self._refuse(function, "it has a yield: it returns a generator, and its body never runs", "Use return")
 
     def _signature(self, function: Callable[..., Any]) -> tuple[type[Payload], bool]:
         hint = "Annotate the first parameter with a Payload class that has a type"
@@ -259,7 +259,7 @@ class Plugin:
     def _limit(self, wanted: timedelta) -> timedelta:
         if not isinstance(wanted, timedelta) or wanted <= timedelta(0):
             raise PluginError(
-                f"max_runtime={wanted!r} is no time limit",
+                f"max_runtime={wanted!r} is not a time limit",
                 plugin=self.name,
                 hint="Give a timedelta, such as timedelta(minutes=5)",
             )

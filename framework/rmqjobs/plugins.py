@@ -1,6 +1,6 @@
 """Finds plugins through entry points and makes an immutable `Registry` of them. Floor 5.
 
-Everything that is wrong with a plugin is found here, before a worker takes its first job, and names the distribution.
+Everything that is wrong with a plugin is found here, before a worker takes its first job. Errors name the distribution.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class InstalledPlugin:
 
     @property
     def label(self) -> str:
-        """Distribution and version, as dead letters carry it."""
+        """Distribution and version, as written in dead letters."""
         return f"{self.distribution} {self.version}".strip()
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """What the loaded plugins bring; never changes.
+    """What the loaded plugins provide; it never changes.
 
     Args:
         plugins: In order of name.
@@ -84,7 +84,7 @@ class _Found:
 
 
 def load(names: Sequence[str] = (), *, allowed: Sequence[str] = ()) -> Registry:
-    """Loads the named plugins, or all installed ones; of allowed distributions only, if any are named. No other is imported.
+    """Loads the named plugins, or all installed ones. If `allowed` names distributions, only their plugins are imported.
 
     Raises:
         PluginError: One is missing, not allowed or cannot be used.
@@ -96,25 +96,25 @@ def load(names: Sequence[str] = (), *, allowed: Sequence[str] = ()) -> Registry:
                 "is not in the setting allowed_plugins, and was not imported",
                 plugin=name,
                 distribution=_distribution(uninvited[0])[0],
-                hint=f"Allowed are: {', '.join(allowed)}. It takes names of distributions",
+                hint=f"The setting takes names of distributions; it has {', '.join(allowed)}",
             )
     if allowed and not available:
         there = sorted({_distribution(point)[0] for points in _available().values() for point in points})
         raise PluginError(
             f"allowed_plugins names {', '.join(map(repr, allowed))}: no plugin is left",
-            hint=f"It takes names of distributions; installed are {', '.join(there) or 'none with a plugin'}",
+            hint=f"It takes names of distributions; those with a plugin are {', '.join(there) or 'none'}",
         )
     wanted = names or sorted(available)
     return _registry([_load(_pick(name, available)) for name in dict.fromkeys(wanted)])
 
 
 def registry_of(*plugins: Plugin) -> Registry:
-    """A registry of plugin objects, for programs and tests that have them at hand."""
+    """A registry of plugin objects, for programs and tests that already have them."""
     return _registry([_Found(plugin.name, plugin) for plugin in plugins])
 
 
 def installed(allowed: Sequence[str] = ()) -> list[tuple[str, str, str]]:
-    """Name, distribution and version of every installed plugin that is allowed, none of them imported."""
+    """Name, distribution and version of every installed plugin that is allowed, without importing any."""
     return [(point.name, *_distribution(point)) for _, points in sorted(_available(allowed).items()) for point in points]
 
 
@@ -137,16 +137,16 @@ def _pick(name: str, available: Mapping[str, list[EntryPoint]]) -> EntryPoint:
         meant = f"Did you mean {close[0]!r}? " if close else ""
         raise PluginError(
             f"no plugin {name!r} is installed",
-            hint=f"{meant}Installed are: {', '.join(sorted(available)) or 'none'}. Install it with: pip install rmqjobs-{name}",
+            hint=f"{meant}Installed: {', '.join(sorted(available)) or 'none'}. Install it with: pip install rmqjobs-{name}",
         )
     if len(points) > 1:
         distributions = " and ".join(repr(_distribution(point)[0]) for point in points)
-        raise PluginError(f"distributions {distributions} both bring a plugin {name!r}", hint="Uninstall one of them")
+        raise PluginError(f"distributions {distributions} both have a plugin {name!r}", hint="Uninstall one of them")
     return points[0]
 
 
 def _canonical(distribution: str) -> str:
-    """As package indexes compare names."""
+    """The name in the form in which package indexes compare names."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
@@ -158,12 +158,12 @@ def _load(point: EntryPoint) -> _Found:
     distribution, version = _distribution(point)
     try:
         plugin = point.load()
-    except (Exception, SystemExit) as error:  # a module that calls sys.exit must not end whoever looks at it
+    except (Exception, SystemExit) as error:  # a module that calls sys.exit must not end our process
         raise PluginError(
             f"cannot be imported from {point.value!r}: {failure_of(error, traceback=False)}",
             plugin=point.name,
             distribution=distribution,
-            hint="Run with --debug for the traceback. To do without it, name the others with --plugin or allowed_plugins",
+            hint="Run with --debug for the traceback. To run without it, name the others with --plugin or allowed_plugins",
         ) from error
     if isinstance(plugin, Plugin) and plugin.name != point.name:
         raise PluginError(
@@ -216,7 +216,7 @@ def _register(manager: pluggy.PluginManager, found: _Found) -> InstalledPlugin:
 
 
 def _check_markers(manager: pluggy.PluginManager, part: object, found: _Found) -> None:
-    """A function that is named like a hook and not marked as one would silently never be called."""
+    """Refuses a function that is named like a hook but not marked as one: it would silently never be called."""
     for name in dir(part):
         if name.startswith("rmqjobs_") and manager.parse_hookimpl_opts(part, name) is None and callable(getattr(part, name)):
             raise PluginError(
@@ -232,7 +232,7 @@ def _hook_names() -> list[str]:
 
 
 def _functions(caller: pluggy.HookCaller) -> tuple[Callable[..., Any], ...]:
-    """The implementations as plain calls with keywords, taken once: a pluggy call costs microseconds."""
+    """The implementations as plain functions, to call with keywords; calling through pluggy would cost microseconds."""
     return tuple(_positional(each) for each in caller.get_hookimpls())
 
 
@@ -273,7 +273,7 @@ def _check_payload(handler: Handler, plugin: InstalledPlugin) -> None:
 
 
 def _check_queues(handlers: Iterable[Handler]) -> None:
-    """One queue serves one pool, so that its prefetch fits; a singleton queue serves one at a time."""
+    """Refuses a queue whose handlers run in different pools, which differ in prefetch, or are not all singletons or none."""
     first: dict[str, Handler] = {}
     for handler in handlers:
         other = first.setdefault(handler.queue, handler)

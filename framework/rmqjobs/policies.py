@@ -1,8 +1,9 @@
-"""What an operator's policies do to our queues. Above `topology`: pure, from what the management API tells.
+"""What an operator's policies do to our queues. Above `topology`: pure, from what the management API reports.
 
-A policy can change a queue behind our back: make it drop jobs that were confirmed, refuse them, or delete itself. Tried on
-RabbitMQ 3.10 and 4.3: of `overflow` the policy counts and not the queue's own argument; of limits and times the lower one; of
-where dead letters go, the argument. Only the policy of the highest priority counts for a queue, and an operator policy besides.
+A policy can change a queue behind our back: it can make the queue drop jobs that were confirmed, refuse jobs, or delete itself.
+Tried on RabbitMQ 3.10 and 4.3: for `overflow`, the policy counts and not the queue's own argument; for limits and times, the
+lower value counts; for where dead letters go, the argument. Only the policy with the highest priority counts for a queue, and
+an operator policy beside it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from rmqjobs.topology import LADDER_LEVELS, NO_DELIVERY_LIMIT, Names
 
 QueueFacts = Mapping[str, Any]  # as `amqp.management` has them: policy, operator_policy, effective_policy_definition, arguments
-# A policy has to set something, and RabbitMQ passes over one with a key that the queue's type does not know. Of two delivery
+# A policy has to set something, and RabbitMQ ignores a policy with a key that the queue's type does not know. Of two delivery
 # limits the lower one counts: the queue's own.
 _CHANGES_NOTHING: Mapping[str, Any] = {"delivery-limit": NO_DELIVERY_LIMIT}
 _SHIELD_PRIORITY = 1_000
@@ -32,11 +33,11 @@ class Effect(StrEnum):
     LOSES = "loses"  # confirmed jobs, dead letters or the scheduler's state are gone
     BURIES = "buries"  # jobs become dead letters without having run
     HURRIES = "hurries"  # delayed jobs come early
-    REFUSES = "refuses"  # publishers, or workers with a dead letter, are told so and try again
+    REFUSES = "refuses"  # publishers, or workers with a dead letter, see the refusal and try again
 
     @property
     def words(self) -> str:
-        """What it comes to, in words."""
+        """The effect in words."""
         return _WORDS[self]
 
 
@@ -66,8 +67,8 @@ class Harm:
 
     Args:
         policy: Its name.
-        by_operator: It is an operator policy, which no other policy can override.
-        effects: For each effect, what does it, and to how many queues of which kind.
+        by_operator: Whether it is an operator policy, which no other policy can override.
+        effects: For each effect: what causes it, and how many queues of which kind are affected.
     """
 
     policy: str
@@ -81,11 +82,11 @@ class Harm:
 
     @property
     def loses(self) -> bool:
-        """Whether it makes something vanish."""
+        """Whether it makes messages vanish."""
         return Effect.LOSES in self.effects
 
     def mend(self, vhost: str, shielding: str = "rmqjobs topology apply --shield") -> str:
-        """The command that ends it. No shield helps against an operator policy."""
+        """The command that ends the harm. A shield does not help against an operator policy."""
         clearing = ["rabbitmqctl", "clear_operator_policy", "-p", vhost, self.policy]
         return shlex.join(clearing) if self.by_operator else shielding
 
@@ -97,7 +98,7 @@ class Harm:
 
     @property
     def evidence(self) -> str:
-        """By what, and where: `max-length = 20 on 4 work queues and 4 dead-letter queues`."""
+        """The causes and the places: `max-length = 20 on 4 work queues and 4 dead-letter queues`."""
         causes: dict[str, dict[Role, int]] = {}
         for found in self.effects.values():
             for cause, roles in found.items():
@@ -105,18 +106,18 @@ class Harm:
         return "; ".join(f"{cause} on {places(roles)}" for cause, roles in causes.items())
 
     def add(self, effect: Effect, cause: str, role: Role) -> None:
-        """One more queue."""
+        """Counts one more queue."""
         roles = self.effects.setdefault(effect, {}).setdefault(cause, {})
         roles[role] = roles.get(role, 0) + 1
 
 
 def judge(queues: Mapping[str, QueueFacts], names: Names, operator_policies: Iterable[Mapping[str, Any]] = ()) -> list[Harm]:
-    """What is harmful of all policies that apply to our queues, one entry a policy, the worst first.
+    """The harm that policies do to our queues, one entry per harmful policy, the worst first.
 
     Args:
-        queues: By name; others than ours are left out.
-        names: Ours.
-        operator_policies: All there are, to tell whose doing it is.
+        queues: Facts by queue name; queues that are not ours are left out.
+        names: Our names.
+        operator_policies: All that exist, to tell which policy does the harm.
     """
     by_operators = {str(each["name"]): each["definition"] for each in operator_policies}
     harms: dict[tuple[str, bool], Harm] = {}
@@ -132,7 +133,7 @@ def judge(queues: Mapping[str, QueueFacts], names: Names, operator_policies: Ite
 
 
 def role_of(name: str, facts: QueueFacts, names: Names) -> Role | None:
-    """What a queue is for; None when it is none of ours."""
+    """What a queue is for; None when it is not one of ours."""
     if name in (fixed := _fixed(names)):
         return fixed[name]
     if not name.startswith(f"{names.prefix}."):
@@ -156,12 +157,12 @@ def _fixed(names: Names) -> dict[str, Role]:
 
 @dataclass(frozen=True, slots=True)
 class Shield:
-    """A policy that changes nothing, in front of those that would: only the highest priority counts for a queue.
+    """A policy that changes nothing. It outranks those that would: only the highest priority counts for a queue.
 
     Args:
-        name: Of the policy.
-        pattern: Of the queues: all of a prefix.
-        priority: Above all others.
+        name: Name of the policy.
+        pattern: Matches the queues: all of a prefix.
+        priority: Higher than all others.
     """
 
     name: str
@@ -170,7 +171,7 @@ class Shield:
 
     @property
     def policy(self) -> dict[str, Any]:
-        """As the management API takes it."""
+        """The policy as the management API takes it."""
         return {
             "pattern": self.pattern,
             "definition": dict(_CHANGES_NOTHING),
@@ -179,20 +180,20 @@ class Shield:
         }
 
     def command(self, vhost: str) -> str:
-        """As `rabbitmqctl` takes it."""
+        """The `rabbitmqctl` command that sets it."""
         options = ["-p", vhost, "--priority", str(self.priority), "--apply-to", "queues"]
         return shlex.join(["rabbitmqctl", "set_policy", *options, self.name, self.pattern, json.dumps(_CHANGES_NOTHING)])
 
 
 def shield(prefix: str, others: Iterable[Mapping[str, Any]] = ()) -> Shield:
-    """The shield of a prefix, in front of these other policies."""
+    """The shield of a prefix, with a higher priority than these other policies."""
     name = f"{prefix}-shield"
     highest = max((int(each.get("priority") or 0) for each in others if each.get("name") != name), default=0)
     return Shield(name, rf"^{re.escape(prefix)}\.", max(_SHIELD_PRIORITY, highest + 1))
 
 
 def hidden(queues: Mapping[str, QueueFacts], names: Names) -> dict[str, dict[Role, int]]:
-    """Which policies reach our queues until a shield hides them: to how many queues of which kind."""
+    """The policies that apply to our queues now and that a shield would hide, each with how many queues of which kind."""
     found: dict[str, dict[Role, int]] = {}
     for name, facts in sorted(queues.items()):
         role, policy = role_of(name, facts, names), facts.get("policy")
@@ -203,7 +204,7 @@ def hidden(queues: Mapping[str, QueueFacts], names: Names) -> dict[str, dict[Rol
 
 
 def _effects(role: Role, policy: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[tuple[Effect, str, str]]:
-    """What a policy does to a queue of that kind with these arguments: the effect, by which key, in which words."""
+    """What a policy does to a queue of that kind with these arguments: each effect, its key, and its cause in words."""
     if role is Role.JOURNAL:  # a shorter history costs no job
         return
     when_removed = _GOES_ON.get(role, Effect.LOSES)
@@ -217,7 +218,7 @@ def _effects(role: Role, policy: Mapping[str, Any], own: Mapping[str, Any]) -> I
 
 
 def _limits(role: Role, policy: Mapping[str, Any], when_dropped: Effect) -> Iterator[tuple[Effect, str, str]]:
-    """Lengths, and what happens at them. Only work queues and the ladder refuse by their own arguments."""
+    """Length limits, and what happens at them. Only work queues and the ladder have arguments that make them refuse."""
     own = "reject-publish" if role in (Role.WORK, Role.LADDER) else "drop-head"
     overflow = policy.get("overflow", own)
     lengths = [key for key in ("max-length", "max-length-bytes") if key in policy]
@@ -225,16 +226,16 @@ def _limits(role: Role, policy: Mapping[str, Any], when_dropped: Effect) -> Iter
         what = f"{key} = {policy[key]}" + (f" with overflow = {overflow}" if "overflow" in policy else "")
         yield (when_dropped if overflow == "drop-head" else Effect.REFUSES), key, what
     if not lengths and overflow != own and own == "reject-publish":
-        # RabbitMQ sees to it that a dead letter arrives only where a queue refuses what it has no room for.
+        # RabbitMQ makes sure that a dead letter arrives only for queues that refuse what they have no room for.
         yield Effect.LOSES, "overflow", f"overflow = {overflow}"
 
 
-_GOES_ON = {Role.WORK: Effect.BURIES, Role.LADDER: Effect.HURRIES}  # what is removed from these arrives elsewhere
+_GOES_ON = {Role.WORK: Effect.BURIES, Role.LADDER: Effect.HURRIES}  # messages removed from these arrive elsewhere
 _SAFE_DELIVERY_LIMIT = 1_000_000  # looking at dead letters counts as a delivery
 
 
 def _culprit(key: str, facts: QueueFacts, operator_policies: Mapping[str, Mapping[str, Any]]) -> tuple[str, bool]:
-    """Whose doing a value is: an operator policy's when that sets it, or when there is no other."""
+    """Which policy a value comes from: the operator policy if that sets it, or if there is no other."""
     policy, operator = facts.get("policy"), facts.get("operator_policy")
     sets = operator_policies.get(operator or "", {})
     if operator and (policy is None or sets.get(key) == (facts.get("effective_policy_definition") or {}).get(key)):
@@ -243,7 +244,7 @@ def _culprit(key: str, facts: QueueFacts, operator_policies: Mapping[str, Mappin
 
 
 def places(roles: Mapping[Role, int]) -> str:
-    """Queues by their kind, counted: `4 work queues and the journal`."""
+    """Numbers of queues by kind, in words: `4 work queues and the journal`."""
     return _listed(role.value if role in _SINGLE else f"{roles[role]} {role.value}" for role in Role if role in roles)
 
 

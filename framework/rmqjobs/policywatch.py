@@ -1,6 +1,6 @@
-"""Looks now and then at what policies do to our queues, and says so before somebody misses a job. Floor 6, below the services.
+"""Checks now and then what policies do to our queues, and warns before anybody misses a job. Floor 6, below the services.
 
-By the management API, as far as there is one; AMQP has no words for policies.
+It asks the management API, if there is one; AMQP knows nothing of policies.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PolicyWatch:
     """What policies do, as last seen.
 
     Args:
-        settings: Where, and the prefix of our queues.
+        settings: The broker, and the prefix of our queues.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -67,8 +67,8 @@ class PolicyWatch:
             before = self._harms
 
     async def look(self, connection: Connection) -> None:
-        """One look. What cannot be seen stays as it was last."""
-        # An HTTP client takes its time to import, and nobody waits for it here: the first job does not.
+        """Looks once. If it cannot see the policies, the last findings stay."""
+        # An HTTP client takes long to import; here, the first job does not wait for it.
         from rmqjobs import policies  # noqa: PLC0415
         from rmqjobs.amqp import management  # noqa: PLC0415
 
@@ -87,7 +87,7 @@ class PolicyWatch:
         self._tell(tuple(policies.judge(queues, self._names, by_operators)))
 
     def _tell(self, harms: tuple[Harm, ...]) -> None:
-        """Says what is new; what has been said is not said again."""
+        """Logs what is new; what has been logged is not logged again."""
         known = {harm.summary: harm.evidence for harm in self._harms}
         for harm in harms:
             if known.get(harm.summary) != harm.evidence:

@@ -1,7 +1,7 @@
 """The one place that decides what happens to a job after a run. Floor 1: pure, no clock, no randomness, no I/O.
 
 `decide` takes the policy, the job's three counters and the error (an exception *value*, or None) and returns a verdict.
-It refuses to act: settling is the worker's part.
+It does nothing itself: the worker settles.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class RetryPolicy:
 
 # A job type nobody handles yet: in a rolling deploy the worker that knows it is about to come.
 UNHANDLED = RetryPolicy(max_attempts=5, first_delay=timedelta(seconds=5), max_delay=timedelta(minutes=5))
-# A dead child may have been killed for its neighbours' memory: wait a moment before the next try.
+# A child may have been killed because its neighbours used up the memory: wait a moment before the next try.
 CRASHED = RetryPolicy(max_attempts=MAX_CRASHES, first_delay=timedelta(seconds=2))
 
 

@@ -1,6 +1,6 @@
 """A schedule: which job, when, and what happens when a tick cannot come as planned. Floor 2: a validated, frozen value.
 
-The same fields in a plugin, in `rmqjobs.toml` and on the command line; times in it are durations and aware instants.
+The fields are the same in a plugin, in `rmqjobs.toml` and on the command line; times are durations and aware instants.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from rmqjobs.settings import Duration
 SHORTEST = timedelta(seconds=1)
 _NAME = r"^[a-z0-9][a-z0-9_.-]{0,99}$"
 LONGEST = timedelta(days=3660)
-YEARS = range(1971, 9000)  # what can be reckoned with on both sides
+YEARS = range(1971, 9000)  # with room to calculate beyond both ends
 
 
 class Misfire(StrEnum):
-    """What becomes of ticks whose time passed while nobody could tick, beyond the grace."""
+    """What happens to ticks whose time passed, by more than the grace, while nobody could tick."""
 
-    SKIP = "skip"  # nothing; recorded
+    SKIP = "skip"  # they are only recorded
     ONCE = "once"  # one run makes up for all of them
-    ALL = "all"  # each of them runs, the newest `misfire_limit`
+    ALL = "all"  # each of them runs, at most the newest `misfire_limit`
 
 
 class Overlap(StrEnum):
@@ -49,7 +49,7 @@ def _check_zone(name: str) -> str:
     except (KeyError, ValueError, OSError):
         close = difflib.get_close_matches(name, available_timezones(), n=1)
         meant = f"; did you mean {close[0]!r}?" if close else ", such as 'Europe/Berlin' or 'UTC'"
-        raise ValueError(f"{name!r} is no IANA time zone{meant}") from None
+        raise ValueError(f"{name!r} is not an IANA time zone{meant}") from None
     return name
 
 
@@ -59,24 +59,24 @@ def _check_ping(url: str) -> str:
         usable = (
             parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url.isascii() and url.isprintable()
         )
-    except ValueError:  # brackets, a port that is no number
+    except ValueError:  # wrong brackets, or a port that is not a number
         usable = False
     if not usable or " " in url:
         raise ValueError("it must be an http or https URL, such as https://host/uuid")
     if parts.username or parts.password:
-        raise ValueError("a user and password in it are not possible; use a secret path")
+        raise ValueError("it must not contain a user or password; use a secret path")
     return url
 
 
 def _check_length(duration: timedelta) -> timedelta:
     if duration > LONGEST:
-        raise ValueError(f"{short(duration)} is too long: {short(LONGEST)} are possible")
+        raise ValueError(f"{short(duration)} is too long: the limit is {short(LONGEST)}")
     return duration
 
 
 def _check_year(instant: datetime) -> datetime:
     if instant.year not in YEARS:
-        raise ValueError(f"a year from {YEARS[0]} to {YEARS[-1]} is possible")
+        raise ValueError(f"the year must be from {YEARS[0]} to {YEARS[-1]}")
     return instant
 
 
@@ -95,31 +95,31 @@ class Schedule(BaseModel):
 
     name: str = Field(pattern=_NAME, description="Unique; lower-case letters, digits, `_`, `-` and `.`, 100 at most")
     type: Annotated[str, AfterValidator(check_job_type)] = Field(description="Job type of its ticks")
-    payload: Mapping[str, JsonValue] = Field(default={}, description="Their payload")
-    cron: str | None = Field(None, description="Five cron fields, `@daily` and friends; `H` spreads: `H H * * *`")
+    payload: Mapping[str, JsonValue] = Field(default={}, description="Payload of its ticks")
+    cron: str | None = Field(None, description="Five cron fields, or `@daily` and friends; `H` spreads load: `H H * * *`")
     every: Annotated[Span, Field(ge=SHORTEST)] | None = Field(
         None, description="An interval of real time, counted from `start`, or from 1970-01-01 UTC"
     )
     at: Instant | None = Field(None, description="Once, at this instant")
     tz: Annotated[str, AfterValidator(_check_zone)] = Field("UTC", description="IANA time zone of `cron` and of naive instants")
     misfire: Misfire = Field(
-        Misfire.ONCE, description="Of ticks missed beyond the grace: `skip` all, make up `once`, run `all`"
+        Misfire.ONCE, description="Ticks missed by more than the grace: `skip` them, make up for them `once`, run `all`"
     )
-    misfire_limit: int = Field(100, ge=1, le=10_000, description="With `all`: the newest so many")
+    misfire_limit: int = Field(100, ge=1, le=10_000, description="With `all`: at most this many run, the newest ones")
     misfire_grace: Annotated[Span, Field(ge=SHORTEST)] = Field(
-        timedelta(minutes=1), description="A tick up to so late is late, not missed"
+        timedelta(minutes=1), description="A tick that is at most this late counts as late, not as missed"
     )
     overlap: Overlap | None = Field(
-        None, description="`skip`, `queue` (both need a singleton handler) or `allow`; skip for singletons unless given"
+        None, description="`skip`, `queue` (both need a singleton handler) or `allow`; by default `skip` for singletons"
     )
-    jitter: Span = Field(timedelta(0), description="Each tick is published up to so much later, always the same for one tick")
-    expires: Positive | None = Field(None, description="A tick's job that has not started so long after its time is dropped")
-    start: Instant | None = Field(None, description="No tick before")
-    end: Instant | None = Field(None, description="No tick after")
+    jitter: Span = Field(timedelta(0), description="Each tick is published up to this much later, by a fixed delay of its own")
+    expires: Positive | None = Field(None, description="A tick's job that has not started this long after its time is dropped")
+    start: Instant | None = Field(None, description="No ticks before this instant")
+    end: Instant | None = Field(None, description="No ticks after this instant")
     paused: bool = Field(default=False, description="No ticks until it is resumed")
-    expected_by: Positive | None = Field(None, description="Alarm when a tick's job has not succeeded so long after its time")
+    expected_by: Positive | None = Field(None, description="Alarm when a tick's job has not succeeded this long after its time")
     ping: Annotated[str, AfterValidator(_check_ping)] | None = Field(
-        None, repr=False, description="URL called on success; with `/start` and `/fail` behind it on those"
+        None, repr=False, description="URL called on success; with `/start` or `/fail` appended on those events"
     )
     where: str = Field("", exclude=True, repr=False, description="Where it is written: file and line")
 
@@ -147,7 +147,7 @@ class Schedule(BaseModel):
 
     @property
     def timing(self) -> str:
-        """A mark of what decides the planned times: ticks of another timing were never missed."""
+        """A digest of everything that decides the planned times: ticks of another timing do not count as missed."""
         instants = [each and each.astimezone(UTC).isoformat() for each in (self.at, self.start, self.end)]
         every = self.every and self.every.total_seconds()
         return sha256(repr((self.cron, every, self.tz, instants)).encode()).hexdigest()[:8]
@@ -160,15 +160,15 @@ class Schedule(BaseModel):
         return f"every {short(self.every)}" if self.every is not None else f"at {self.at:%Y-%m-%d %H:%M:%S%z}"
 
     def in_words(self) -> str:
-        """When, in English."""
+        """When it ticks, in English."""
         return cron.in_words(self.cron, self.name) if self.cron is not None else self.when
 
 
 def without_prefixes(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fields, with `cron` of other systems in ours: `@every 1h`, `TZ=Europe/Berlin 0 3 * * *` or `CRON_TZ=…`.
+    """The fields, with prefixes of other systems in `cron` moved to fields of ours: `@every 1h`, `TZ=Europe/Berlin 0 3 * * *`.
 
     Raises:
-        ValueError: It says one thing, and the field another.
+        ValueError: A prefix says one thing, and the field another.
     """
     text = fields.get("cron")
     prefixed = cron.unprefixed(text) if isinstance(text, str) else None
@@ -182,10 +182,10 @@ def without_prefixes(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def schedule_of(fields: Mapping[str, Any], *, where: str = "") -> Schedule:
-    """A schedule of unchecked values.
+    """The schedule that unchecked values make.
 
     Raises:
-        ScheduleError: They make none; names each field, its value and what is wrong with it.
+        ScheduleError: They do not make one; the message names each wrong field, its value and what is wrong with it.
     """
     try:
         return Schedule.model_validate({**fields, "where": where})

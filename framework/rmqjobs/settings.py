@@ -1,6 +1,6 @@
 """Settings: mappings in (flags, environment, file), frozen validated values out. Floor 1: reads nothing by itself.
 
-Order: flag, then environment (`RMQJOBS_…`), then file (`rmqjobs.toml`), then default. A value that cannot be used is a
+Order: flag, then environment (`RMQJOBS_…`), then file (`rmqjobs.toml`), then default. A value that cannot be used raises a
 `ConfigurationError` that names where it came from.
 """
 
@@ -22,9 +22,9 @@ from rmqjobs.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "RMQJOBS_"
 _NUMBER = re.compile(r"\d+(\.\d+)?")
-# Tables of `rmqjobs.toml` that are no settings: the scheduler reads them.
+# Tables of `rmqjobs.toml` that are not settings: the scheduler reads them.
 SCHEDULES, OVERRIDES = "schedules", "overrides"
-_EITHER = {"url", "url_file"}  # two ways to say the same
+_EITHER = {"url", "url_file"}  # two ways to say the same thing
 AUTO: Final = "auto"
 Auto = Literal["auto"]
 DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
@@ -44,7 +44,7 @@ def parse_duration(value: object) -> object:
     try:
         return timedelta(seconds=seconds)  # type: ignore[arg-type]
     except (TypeError, OverflowError):
-        raise ValueError(f"{value!r} is no duration: write it as 500ms, 25s, 1h30m, 7d or in seconds") from None
+        raise ValueError(f"{value!r} is not a duration: write it as 500ms, 25s, 1h30m, 7d or in seconds") from None
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
@@ -87,7 +87,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where the broker is and who we are to it. Its text form never shows the password."""
+    """Where the broker is and who we log in as. Its text form never shows the password."""
 
     endpoints: tuple[Endpoint, ...]
     vhost: str
@@ -107,7 +107,7 @@ class Broker:
         # Not urlsplit: newer Pythons refuse a list of hosts with an IPv6 address in it.
         parts = _URL.fullmatch(url)
         if parts is None or not url.isprintable():
-            raise ConfigurationError(source, f"{mask_url(url)!r} is no AMQP URL", _URL_HINT)
+            raise ConfigurationError(source, f"{mask_url(url)!r} is not an AMQP URL", _URL_HINT)
         secure, hosts = parts["scheme"] == "amqps", parts["hosts"] or "localhost"
         user, _, password = (parts["credentials"] or "").partition(":")
         return cls(
@@ -132,18 +132,18 @@ class Settings(BaseModel):
 
     url: str = Field(DEFAULT_URL, repr=False, description="The broker: amqp[s]://user:password@host[:port][,host2]/vhost")
     url_file: str | None = Field(
-        None, description="A file with the URL in it instead, read at each connection: for a password that changes"
+        None, description="A file that holds the URL instead, read at each connection: for a password that changes"
     )
     management_url: str | None = Field(
         None, repr=False, description="The management API, to find every dead-letter queue: http://user:password@host:15672"
     )
     prefix: str = Field("rmqjobs", description="First part of every exchange and queue name", pattern=r"^[a-z0-9_.-]+$")
     declare: bool = Field(
-        True, description="Whether to declare what is needed; false where an operator does, with: rmqjobs topology apply"
+        True, description="Whether to declare the topology; false where an operator does it, with: rmqjobs topology apply"
     )
     plugins: tuple[str, ...] = Field((), description="Plugins to load; all installed ones when empty")
     allowed_plugins: tuple[str, ...] = Field(
-        (), description="Distributions whose plugins may be imported; all when empty. With commas in the environment"
+        (), description="Distributions whose plugins may be imported; all when empty. In the environment, separated by commas"
     )
     concurrency: int = Field(100, ge=1, le=10_000, description="Async handlers running at once in a worker")
     threads: Annotated[int, Field(ge=1, le=1_000)] | Auto = Field(
@@ -159,18 +159,18 @@ class Settings(BaseModel):
         2.0,
         ge=1,
         le=100,
-        description="Jobs a worker holds per slot of async and thread handlers; of process handlers 1. More of short jobs",
+        description="Jobs a worker holds per async or thread slot (1 per process slot); more when jobs are short",
     )
     grace: Duration = Field(timedelta(seconds=25), description="How long a draining worker waits for running jobs")
     heartbeat: Duration = Field(
         timedelta(seconds=20),
         ge=timedelta(seconds=1),
         le=timedelta(seconds=65_535),
-        description="AMQP heartbeat; a dead peer is noticed within three times that, a frozen scheduler within once",
+        description="AMQP heartbeat; a dead peer is noticed within three heartbeats, a frozen scheduler within one",
     )
     consumer_timeout: Duration = Field(
         timedelta(minutes=30),
-        description="What RabbitMQ's own consumer_timeout is; counts before 3.12, from there on consumers bring their own",
+        description="RabbitMQ's own consumer_timeout; it matters only before 3.12, since then consumers set their own",
     )
     publish_timeout: Duration = Field(timedelta(seconds=5), description="Deadline of one publish, reconnecting included")
     max_body: int = Field(16 * 2**20, ge=1, description="Largest message body in bytes, published or accepted")
@@ -180,16 +180,18 @@ class Settings(BaseModel):
     metrics_port: int | None = Field(
         None, ge=0, le=65_535, description="Where worker and scheduler serve /metrics, /livez and /readyz; 0 picks a free port"
     )
-    metrics_host: str = Field("0.0.0.0", description="The address they do so on; 127.0.0.1 for this machine only")  # noqa: S104
+    metrics_host: str = Field("0.0.0.0", description="The address to serve them on; 127.0.0.1 for this machine only")  # noqa: S104
     scheduler_missing_after: Duration = Field(
-        timedelta(seconds=30), description="Workers warn when schedules exist and no scheduler is connected for so long"
+        timedelta(seconds=30), description="Workers warn when schedules exist and no scheduler is connected for this long"
     )
     event_loop: str = Field(
         "auto",
         pattern="^(auto|asyncio|uvloop)$",
-        description="What a worker runs on: asyncio, uvloop, or auto: uvloop if there",
+        description="What a worker runs on: asyncio, uvloop, or auto (uvloop if it is installed)",
     )
-    log_format: str = Field("auto", pattern="^(auto|console|json)$", description="console, json, or auto: by terminal")
+    log_format: str = Field(
+        "auto", pattern="^(auto|console|json)$", description="console, json, or auto (console on a terminal)"
+    )
 
     @property
     def broker(self) -> Broker:
@@ -225,7 +227,7 @@ class Settings(BaseModel):
         """Merges the sources; flags whose value is None count as not given.
 
         Raises:
-            ConfigurationError: A value that cannot be used, or a name that does not exist, and where it stands.
+            ConfigurationError: A value cannot be used, or a name does not exist; the message says where it is set.
         """
         sources = (
             (file_name, {name: value for name, value in (file or {}).items() if name not in (SCHEDULES, OVERRIDES)}),
@@ -237,7 +239,7 @@ class Settings(BaseModel):
         for source, values in sources:
             if values.keys() >= _EITHER:
                 raise ConfigurationError(_place(source, "url"), "url_file is given too", "Give one of them")
-            if values.keys() & _EITHER:  # what counts more replaces both
+            if values.keys() & _EITHER:  # the stronger source replaces both
                 merged = {name: value for name, value in merged.items() if name not in _EITHER}
             merged.update(values)
             origin.update(dict.fromkeys(values, source))
@@ -258,7 +260,7 @@ def environment_name(setting: str) -> str:
 
 
 def mask_url(url: str) -> str:
-    """The URL with its password replaced, for messages and logs; of what is no URL, nothing: it may be the password alone."""
+    """The URL with its password masked, for messages and logs. Text that is not a URL is masked whole: it may be a password."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return "***" if url else ""
@@ -269,7 +271,7 @@ def mask_url(url: str) -> str:
 
 _URL = re.compile(r"(?P<scheme>amqps?)://((?P<credentials>[^/?]*)@)?(?P<hosts>[^/?@]*)(/(?P<vhost>[^?]*))?(\?(?P<query>.*))?")
 _HOST = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.%]+)\]|(?P<name>[^:\[\]\s]+))(:(?P<port>[^:]*))?")
-_OPTIONS_HINT = "There are cafile, certfile, keyfile and verify, all for amqps://"
+_OPTIONS_HINT = "The options are cafile, certfile, keyfile and verify, all for amqps://"
 _URL_CHARACTERS = "special characters of a password as %XX, an IPv6 address in brackets"
 _URL_HINT = "Write it as amqp://user:password@host:5672/vhost, or amqps:// for TLS"
 
@@ -305,7 +307,7 @@ def _endpoint(text: str, default_port: int, url: str, source: str) -> Endpoint:
     parts = _HOST.fullmatch(text)
     port = parts["port"] if parts else None
     if parts is None or (port is not None and not (port.isdigit() and 0 < int(port) < 2**16)):
-        wrong = f"the port {port!r}, which is no port number" if parts else f"the host {text!r}, which cannot be read"
+        wrong = f"the port {port!r}, which is not a port number" if parts else f"the host {text!r}, which cannot be read"
         if text and "@" in url.partition(text)[2]:  # what looks like a host is a part of the password
             wrong = "a '/' or '?' before its '@'"
         raise ConfigurationError(source, f"{mask_url(url)!r} has {wrong}", f"{_URL_HINT}; {_URL_CHARACTERS}")

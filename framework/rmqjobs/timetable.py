@@ -1,7 +1,7 @@
 """The planned times of a schedule, as instants. Floor 3: pure; where wall-clock time meets time zones.
 
-A wall-clock time that comes twice is planned once, at its first coming; one that does not exist is planned at the end of the
-gap. Expressions whose minutes or hours begin with `*` follow real time through both, as Debian's cron does.
+A wall-clock time that comes twice is planned once, the first time; one that does not exist is planned at the end of the gap.
+Expressions whose minutes or hours begin with `*` follow real time through both, as Debian's cron does.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 _MOMENT = timedelta(milliseconds=1)
 _DAY = timedelta(days=1)
-# 29 February comes after eight years over a century that leaves one out; on a Sunday, after forty.
+# 29 February may be eight years away, when a century year has none; on a Sunday, forty.
 _SEARCH_BACK = (
     timedelta(minutes=1), timedelta(hours=1), _DAY, 32 * _DAY, 367 * _DAY, 9 * 366 * _DAY, 41 * 366 * _DAY, 400 * 366 * _DAY,
 )  # fmt: skip
 
 
 class Timetable:
-    """When a schedule is planned to tick; asks no clock."""
+    """The times at which a schedule is planned to tick; reads no clock."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
@@ -43,7 +43,7 @@ class Timetable:
             instant = self._start - _MOMENT
         try:
             found = self._after(instant)
-        except (OverflowError, ValueError):  # the year 10,000
+        except (OverflowError, ValueError):  # beyond the year 9999
             return None
         return None if found is None or (self._end is not None and found > self._end) else found
 
@@ -84,7 +84,7 @@ class Timetable:
         total, moment = 0, max(instant, first - _SECOND)
         for change in (*changes(self._zone, moment, until), None):
             near = until if change is None else min(max(change - _DAY, moment), until)
-            # Far from a change of clocks the offset is one and the same.
+            # Away from clock changes the offset is always the same.
             offset = self._offset(moment)
             total += self._expression.count(self._naive(moment) + offset, self._naive(near) + offset)
             if change is not None:
@@ -108,14 +108,14 @@ class Timetable:
         return None
 
     def due(self, planned: datetime) -> datetime:
-        """When a planned tick is published: by its jitter later, which every scheduler reckons the same."""
+        """When a planned tick is published: later by its jitter, which every scheduler computes the same."""
         if not self.schedule.jitter:
             return planned
         digest = sha256(f"{self.schedule.name}@{planned.isoformat()}".encode()).digest()
         return planned + self.schedule.jitter * (int.from_bytes(digest[:4]) / 2**32)
 
     def remark(self, planned: datetime) -> str:
-        """What a clock change does to a planned time, in words; empty when nothing."""
+        """What a clock change does to a planned time, in words; empty when it does nothing."""
         if self._expression is None:
             return ""
         wall, follows = self._wall(planned), self._expression.follows_real_time
@@ -143,7 +143,7 @@ class Timetable:
         return self._after_in_real_time(instant) if follows else self._after_on_the_clock(instant)
 
     def _after_on_the_clock(self, instant: datetime) -> datetime | None:
-        """Each wall-clock time once: the first of two, the end of the gap for none."""
+        """Plans each wall-clock time once: if it comes twice, the first time; if it does not exist, the end of the gap."""
         wall = self._wall(instant)
         while (following := self._next(wall)) is not None:
             wall = following
@@ -155,18 +155,18 @@ class Timetable:
         return None
 
     def _after_in_real_time(self, instant: datetime) -> datetime | None:
-        """As if the offset never changed; where it does, on from the change with the new one."""
+        """Plans as if the offset never changed; where it does change, goes on from there with the new one."""
         start, wall = instant, self._wall(instant)
         while (following := self._next(wall)) is not None:
             wall = following
             found = (wall - self._offset(start)).replace(tzinfo=UTC)
-            first = wall.replace(tzinfo=self._zone).astimezone(UTC)  # another one, when this time comes twice
+            first = wall.replace(tzinfo=self._zone).astimezone(UTC)  # differs from `found` when this time comes twice
             if instant < first < found and self._wall(first) == wall:
                 return first
             if self._offset(found) == self._offset(start):
                 return found
             start = _change(self._zone, start, found)
-            wall = self._wall(start) - _SECOND  # what follows is strictly after it, and the change's own second counts
+            wall = self._wall(start) - _SECOND  # `_next` looks strictly after it, and the change's own second counts
         return None
 
     def _next(self, wall: datetime) -> datetime | None:
@@ -186,7 +186,7 @@ class Timetable:
 
 @lru_cache(4096)
 def changes(zone: ZoneInfo, begin: datetime, end: datetime) -> tuple[datetime, ...]:
-    """The instants between two others from which on the zone has another offset."""
+    """The instants between two others at which the zone's offset changes."""
     found, moment = [], begin
     while moment < end:
         later = min(moment + _DAY, end)
@@ -198,7 +198,7 @@ def changes(zone: ZoneInfo, begin: datetime, end: datetime) -> tuple[datetime, .
 
 @lru_cache(4096)
 def _change(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
-    """The second from which on the zone has the offset that it has at `after`; it has another one at `before`."""
+    """The second from which the zone has the same offset as at `after`; at `before` it has another."""
     target = after.astimezone(zone).utcoffset()
     low, high = before.replace(microsecond=0), after.replace(microsecond=0)
     while high - low > _SECOND:

@@ -1,8 +1,8 @@
 """The one place with exchange, queue and binding names and their arguments. Floor 3: pure values, no I/O.
 
-`build` gives the whole topology of a set of handlers, frozen; adapters loop over it. Only what never changes is an
-argument: RabbitMQ refuses to redeclare with others. The delay ladder (28 levels, level n waits 2**n seconds) lives here too:
-a job's delay in seconds, written as 28 binary digits in its routing key, picks the levels it passes.
+`build` gives the whole topology of a set of handlers, frozen; adapters loop over it. Only values that never change are
+arguments: RabbitMQ refuses to redeclare with others. The delay ladder (28 levels, level n waits 2**n seconds) lives here too:
+a job's delay in seconds, written as 28 binary digits in its routing key, picks the levels at which it waits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LADDER_LEVELS = 28
 MAX_DELAY = timedelta(seconds=2**LADDER_LEVELS - 1)
 # -1 means unlimited on 4.x and destroys the message at its first requeue on 3.10; a large number works everywhere.
 NO_DELIVERY_LIMIT = 2_000_000_000
-# Our own crash count ends a crash loop long before; this catches what kills even the isolated run's parent.
+# Our own crash count ends a crash loop long before this; it catches jobs that kill even the parent of their isolated run.
 WORK_DELIVERY_LIMIT = 100
 # Part of version 1, not settings: a process with another value would be refused by the broker.
 JOURNAL_MAX_AGE = timedelta(days=7)
@@ -37,7 +37,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A durable queue; its type is in the arguments. Without one that is not essential, jobs go on."""
+    """A durable queue; its type is in the arguments. Jobs still run without one that is not essential."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Names:
 
     @property
     def unrouted(self) -> str:
-        """Exchange and queue of jobs no queue is bound for."""
+        """Exchange and queue of jobs that no queue is bound for."""
         return f"{self.prefix}.unrouted"
 
     @property
@@ -110,7 +110,7 @@ class Names:
 
     @property
     def journal(self) -> str:
-        """Stream behind it."""
+        """Stream that holds those batches."""
         return f"{self.prefix}.journal"
 
     @property
@@ -142,7 +142,7 @@ class Names:
 def build(handlers: Iterable[Handler] = (), prefix: str = "rmqjobs") -> Topology:
     """The topology of these handlers; without any, what producers need."""
     names = Names(prefix)
-    # Publishers take the jobs exchange as the sign that everything else is there: it comes last.
+    # Publishers take the jobs exchange as the sign that everything else is there, so it comes last.
     entrance = Exchange(names.jobs, arguments={"alternate-exchange": names.unrouted})
     topology = _core(names) + _ladder(names) + Topology((entrance,), (), ())
     by_queue: dict[str, list[Handler]] = {}
@@ -156,16 +156,16 @@ def build(handlers: Iterable[Handler] = (), prefix: str = "rmqjobs") -> Topology
 def scheduling(prefix: str = "rmqjobs") -> Topology:
     """What a scheduler needs besides `build()`: the queue of its token.
 
-    Its delivery limit is none: the token is delivered again at each failover, and must not die of them.
+    The queue has no delivery limit in practice: the token is delivered again at each failover and must never be dropped.
     """
     arguments = _quorum({"x-single-active-consumer": True, "x-delivery-limit": NO_DELIVERY_LIMIT})
     return Topology((), (Queue(Names(prefix).scheduler, arguments),), ())
 
 
 def delay_route(names: Names, delay: timedelta, job_type: str) -> tuple[str, str]:
-    """Exchange and routing key for a job that is due after `delay`, rounded up to whole seconds; `delay` is over zero.
+    """Exchange and routing key for a job that is due after `delay`, rounded up to whole seconds; it must be more than zero.
 
-    The job enters at its highest level, so it passes no exchange it does not need.
+    The job enters at its highest level, so it passes through no exchange that it does not need.
     """
     seconds = whole_seconds(delay)
     digits = f"{seconds:0{LADDER_LEVELS}b}"
@@ -180,7 +180,7 @@ def whole_seconds(delay: timedelta) -> int:
 def consumer_arguments(handlers: Iterable[Handler]) -> dict[str, Any]:
     """Arguments of the consumer of these handlers' queue: how long a delivery may stay unacknowledged (RabbitMQ 3.12+).
 
-    A job waits in the worker before it runs, so it is given twice the longest `max_runtime` and some minutes.
+    A job waits in the worker before it runs, so the limit is twice the longest `max_runtime` and some minutes.
     """
     longest = max(handler.max_runtime for handler in handlers)
     return {"x-consumer-timeout": milliseconds(2 * longest + timedelta(minutes=5))}
@@ -200,7 +200,7 @@ def _core(names: Names) -> Topology:
         "x-queue-type": "stream",
         "x-max-age": f"{JOURNAL_MAX_AGE.days}D",
         "x-max-length-bytes": JOURNAL_MAX_BYTES,
-        # Old records go a segment at a time, so a segment is a small part of the whole.
+        # Old records are removed a segment at a time, so a segment is a small part of the whole.
         "x-stream-max-segment-size-bytes": JOURNAL_MAX_BYTES // 20,
     }
     dropped = {"x-delivery-limit": NO_DELIVERY_LIMIT, "x-message-ttl": milliseconds(DROPPED_FOR)}
@@ -216,7 +216,7 @@ def _core(names: Names) -> Topology:
 
 
 def _ladder(names: Names) -> Topology:
-    """Level n: bit n set, wait in its queue; not set, on to level n-1. Behind level 0 the job is due."""
+    """At level n, a job with bit n set waits in the queue; any other goes on to level n-1. After level 0 the job is due."""
     exchanges = [Exchange(names.due, arguments={"alternate-exchange": names.unrouted})]
     queues, bindings = [], []
     for level in range(LADDER_LEVELS):
@@ -265,7 +265,7 @@ def _routes(names: Names, job_type: str, queue: str) -> tuple[Binding, Binding]:
 
 
 def _former_queues(handler: Handler) -> list[str]:
-    """Default queues this handler would have with other options: bound there too, each job would run twice."""
+    """Default queues this handler would have with other options. If they were still bound, each job would run twice."""
     candidates = [default_queue(handler.plugin, pool) for pool in Pool] + [handler.job_type]
     return [queue for queue in candidates if queue != handler.queue]
 
@@ -275,7 +275,7 @@ def _quorum(more: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dead_lettering(exchange: str) -> dict[str, Any]:
-    """At-least-once, which needs both arguments: by default a dead-lettered message can be lost."""
+    """Arguments for at-least-once dead-lettering, which needs both strategy and overflow; by default, messages can be lost."""
     return _quorum(
         {
             "x-dead-letter-exchange": exchange,

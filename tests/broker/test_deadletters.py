@@ -90,7 +90,7 @@ async def test_two_reviewers_take_turns(settings: Settings, monkeypatch: pytest.
     async with desk(settings) as one, desk(settings) as two:
         letters = Review(one, settings, by="one").letters("demo", Selection())
         await anext(letters)
-        with pytest.raises(ReviewInProgress, match="another review holds"):
+        with pytest.raises(ReviewInProgress, match="another review has held"):
             await anext(Review(two, settings, by="two").letters("demo", Selection()))
         await letters.aclose()  # type: ignore[attr-defined]
         assert len(await letters_of(Review(two, settings, by="two"))) == 3

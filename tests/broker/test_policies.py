@@ -98,7 +98,7 @@ async def test_an_operator_policy_cannot_be_kept_away_and_it_says_so(
         (found,) = judged(here, looked_at, code=7)
         assert found["mend"] == f"rabbitmqctl clear_operator_policy -p / {name}"
         applied = here.cli("topology", "apply", "--plugin", "accept", "--shield", RMQJOBS_MANAGEMENT_URL=api)
-        assert f"No shield helps; end it with: rabbitmqctl clear_operator_policy -p / {name}" in applied.stderr
+        assert f"A shield does not help; end it with: rabbitmqctl clear_operator_policy -p / {name}" in applied.stderr
     manage(broker, "DELETE", f"policies/%2F/{looked_at.prefix}-shield")
 
 

@@ -78,5 +78,5 @@ def test_text_that_cannot_be_had_is_said_to_be_so() -> None:
 
     for form in (printable, text_form):
         text = form(Broken())
-        assert text.endswith("Broken: its text cannot be had, LookupError was raised>")
-    assert "its text cannot be had" in failure_of(raised(Broken())).message
+        assert text.endswith("Broken: its text is not available, LookupError was raised>")
+    assert "its text is not available" in failure_of(raised(Broken())).message

@@ -126,8 +126,8 @@ def hides_async(function: Callable[..., Any]) -> Callable[..., Any]:
         (Greeter(), {}, "a Greeter cannot be a handler"),
         (Greeter().method, {"pool": "process"}, "a child process cannot import it"),
         (slow, {"pool": "fibre"}, "there is no pool 'fibre'. Pools are async, thread, process"),
-        (quick, {"max_runtime": 60}, "max_runtime=60 is no time limit"),
-        (quick, {"max_runtime": timedelta(0)}, "is no time limit"),
+        (quick, {"max_runtime": 60}, "max_runtime=60 is not a time limit"),
+        (quick, {"max_runtime": timedelta(0)}, "is not a time limit"),
     ],
 )
 def test_what_would_never_run_is_refused(function: Any, options: dict[str, Any], said: str) -> None:

@@ -87,7 +87,7 @@ def test_what_is_wrong_with_a_plugin_is_said_with_its_distribution(install: Inst
 def test_two_distributions_with_one_plugin_name_are_refused(install: Install) -> None:
     install("twin", GOOD, dist="acme-video")
     install("twin", GOOD, dist="other-video")
-    with pytest.raises(PluginError, match=r"'(acme|other)-video' and '(acme|other)-video' both bring a plugin 'twin'"):
+    with pytest.raises(PluginError, match=r"'(acme|other)-video' and '(acme|other)-video' both have a plugin 'twin'"):
         plugins.load(["twin"])
 
 

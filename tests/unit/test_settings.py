@@ -48,7 +48,7 @@ def test_plugins_of_the_environment_are_separated_by_commas() -> None:
         ({"environ": {"RMQJOBS_URL": "amqp://h,,i/"}}, ["the host ''"]),
         ({"environ": {"RMQJOBS_URL": "amqp://u:topsecret/more@h/"}}, ["'/' or '?' before its '@'", "%XX"]),
         ({"environ": {"RMQJOBS_URL": "amqp://u:topsecret?more@h/"}}, ["'/' or '?' before its '@'"]),
-        ({"environ": {"RMQJOBS_URL": "amqp://u:topsecret@h/\nv"}}, ["is no AMQP URL"]),
+        ({"environ": {"RMQJOBS_URL": "amqp://u:topsecret@h/\nv"}}, ["is not an AMQP URL"]),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(sources: dict[str, dict[str, object]], said: list[str]) -> None:

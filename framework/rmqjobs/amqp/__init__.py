@@ -1,4 +1,4 @@
 """RabbitMQ adapters. Floor 5.
 
-All stand on pika's asyncio adapter but `streams`, whose readers use aio-pika. Nothing above this floor imports either library.
+All but `streams`, which uses aio-pika, are built on pika's asyncio adapter. Nothing above this floor imports either library.
 """

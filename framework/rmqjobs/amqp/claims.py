@@ -1,8 +1,8 @@
 """Claims: a name belongs to the first owner that asks for it, in the whole cluster, with nothing but AMQP.
 
-A claim is an exchange whose one argument is its owner. Declaring it again with the same owner is fine, as often as one likes;
-with another owner RabbitMQ refuses, and names the argument. It is metadata: it has no messages, no process and no home node,
-and it outlives every crash. It does not go by itself: who makes claims has to end them, with `release`.
+A claim is an exchange whose one argument is its owner. It may be declared again with the same owner, any number of times; with
+another owner RabbitMQ refuses, and names the argument. It is metadata: it has no messages, no process and no home node, and it
+outlives every crash. It does not go away by itself: whoever makes claims has to end them, with `release`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rmqjobs.amqp.connection import Channel, Connection
 from rmqjobs.errors import BrokerUnavailable, TopologyConflict
 from rmqjobs.topology import Names
 
-AT_ONCE = 16  # channels; one at a time gives some 700 claims a second, so many give three times that
+AT_ONCE = 16  # channels; one gives some 700 claims a second, this many give three times that
 
 
 class Claims:
@@ -23,7 +23,7 @@ class Claims:
 
     Args:
         names: The prefix they live under.
-        connection: The one to use, asked for each time; None while there is none.
+        connection: Gives the one to use, called each time; None while there is none.
     """
 
     def __init__(self, names: Names, connection: Callable[[], Connection | None]) -> None:
@@ -32,11 +32,11 @@ class Claims:
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def take(self, name: str, owner: str) -> bool:
-        """Whether the name belongs to this owner, from now on or before.
+        """Takes a claim, unless somebody has it; returns whether the name belongs to this owner.
 
         Raises:
             BrokerUnavailable: There is no connection.
-            BrokerError: The broker does not let us; it may not be permitted.
+            BrokerError: The broker refuses; the user may lack the permission.
         """
         async with self._slots:
             connection, channel = await self._channel()
@@ -46,7 +46,7 @@ class Claims:
                 await channel.call(
                     "exchange_declare", exchange=exchange, exchange_type="fanout", durable=True, arguments=arguments
                 )
-            except TopologyConflict:  # the channel is closed over it
+            except TopologyConflict:  # this has closed the channel
                 return False
             self._idle.append((connection, channel))
             return True
@@ -63,11 +63,11 @@ class Claims:
 
 
 async def release(connection: Connection, names: Names, claims: Iterable[str]) -> None:
-    """Ends claims, whoever owns them; those that nobody has made are no trouble."""
+    """Ends claims, whoever owns them; those that nobody has made are ignored."""
     channel = await connection.channel()
     for name in claims:
         channel.tell("exchange_delete", exchange=claim_of(names, name))
-    await channel.call("basic_qos", prefetch_count=1)  # any answered call: they are gone
+    await channel.call("basic_qos", prefetch_count=1)  # after any answered call they are gone
     await channel.close()
 
 

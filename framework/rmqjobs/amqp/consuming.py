@@ -1,7 +1,7 @@
-"""Consumes from work queues and keeps it that way: expected consumers against actual ones, always.
+"""Consumes from work queues, and always compares the expected consumers with the actual ones.
 
-A lost connection, a channel the broker closed and a consumer the broker cancelled are each a state with a way back. Each
-subscription has a channel of its own, of which a `Lease` is one life.
+It recovers from a lost connection, a channel that the broker closed and a consumer that the broker cancelled. Each
+subscription has a channel of its own; a `Lease` is one life of that channel.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from rmqjobs.settings import Broker
 
 log = logging.getLogger("rmqjobs.consuming")
 
-CHECK_EVERY = 10.0  # seconds between looks after a consumer
+CHECK_EVERY = 10.0  # seconds between checks of a consumer
 
 
 class _Consumer:
-    """What consumes from one queue on one channel: a consumer, and for a while a second one that fetches ahead.
+    """Consumes from one queue on one channel: with one consumer, and at times with a second one that fetches ahead.
 
-    The prefetch of a consumer cannot be changed, and another one's is its own.
+    The prefetch of a consumer cannot be changed, but a second one has a prefetch of its own.
     """
 
     def __init__(
@@ -36,12 +36,12 @@ class _Consumer:
         self._tag = f"{name}:{lease.subscription.queue}"
         self._tags: list[str] = []
         self._stopping = False
-        # pika returns what still comes for a cancelled consumer: the lease must know that those tags are settled.
+        # pika returns what still arrives for a cancelled consumer: the lease must know that those tags are settled.
         channel.raw.basic_reject = self._reject
 
     def start(self) -> None:
-        """Consumes, with the channel's prefetch as it is now."""
-        # Each has a tag of its own: a cancelled one's cannot be used again.
+        """Starts a consumer, with the channel's prefetch as it is now."""
+        # Each consumer has a tag of its own: that of a cancelled one cannot be used again.
         tag = f"{self._tag}:{len(self._tags)}" if self._tags else self._tag
         subscription = self.lease.subscription
         self._channel.raw.basic_consume(
@@ -56,20 +56,20 @@ class _Consumer:
             await self._channel.call("basic_cancel", consumer_tag=self._tags[-1])
         if count:
             await self._channel.call("basic_qos", prefetch_count=count)
-            if not self._stopping:  # it may have been told to meanwhile
+            if not self._stopping:  # it may have been stopped meanwhile
                 self.start()
                 self.lease.fetches(ahead=count)
 
     async def stop(self) -> None:
-        """Consumes no more; what was delivered stays ours."""
+        """Stops consuming; what was delivered stays ours."""
         self._stopping = True
         await self.fetch_ahead(0)
         await self._channel.call("basic_cancel", consumer_tag=self._tags[0])
 
     async def flush(self) -> None:
-        """Sends the last acknowledgements and sees them through."""
+        """Sends the last acknowledgements and waits until they have arrived."""
         self.lease.flush()
-        # Acks can be outrun by the close; after one answered call on the channel they have arrived.
+        # The close can overtake acks; after one answered call on the channel they have arrived.
         await self._channel.call("queue_declare", queue=self.lease.subscription.name, passive=True)
 
     def _reject(self, tag: int, requeue: bool = True) -> None:  # noqa: ARG002 - pika's signature
@@ -80,7 +80,7 @@ class _Consumer:
 def _receiver(
     connection: Connection, lease: Lease, on_delivery: Callable[[Delivery], None]
 ) -> Callable[[Any, Any, Any, bytes], None]:
-    """What pika calls with each message."""
+    """The function that pika calls with each message."""
     queue = lease.subscription.queue
 
     def receive(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
@@ -98,7 +98,7 @@ class ConsumeLink:
     """The consuming connection of a worker.
 
     Args:
-        where: The broker, asked for at each connection: its password may change.
+        where: Gives the broker; called for each connection, because its password may change.
         name: Connection name.
         heartbeat: AMQP heartbeat.
         subscriptions: What to consume.
@@ -131,24 +131,24 @@ class ConsumeLink:
 
     @property
     def expected(self) -> int:
-        """Consumers there should be."""
+        """How many consumers there should be."""
         return 0 if self._stopping else len(self._subscriptions)
 
     @property
     def actual(self) -> int:
-        """Consumers there are."""
+        """How many consumers there are."""
         return sum(not consumer.lease.is_lost for consumer in self._consumers.values())
 
     def lease(self, queue: str) -> Lease | None:
-        """The present one of a queue, unless it is lost."""
+        """The present lease of a queue; None when it is lost."""
         consumer = self._consumers.get(queue)
         return None if consumer is None or consumer.lease.is_lost else consumer.lease
 
     async def open(self) -> None:
-        """Consumes from all queues; the first connection and declaration must work.
+        """Starts to consume from all queues.
 
         Raises:
-            BrokerError: They do not.
+            BrokerError: The first connection or its declarations failed.
         """
         connection = await self._connect()
         first = asyncio.create_task(self._serve(connection))
@@ -167,7 +167,7 @@ class ConsumeLink:
                     log.info("consumer was gone before it was stopped", extra={"because": str(error)})
 
     async def fetch_ahead(self, queue: str, count: int) -> None:
-        """Holds up to so many jobs of a queue beyond its prefetch; 0 ends that, what is held already stays ours.
+        """Holds up to `count` jobs of a queue beyond its prefetch; 0 ends that, and jobs that are held already stay ours.
 
         Raises:
             BrokerError: The channel is lost.
@@ -177,7 +177,7 @@ class ConsumeLink:
             await consumer.fetch_ahead(count)
 
     async def close(self) -> None:
-        """Sends the last acknowledgements, sees them through, and closes."""
+        """Sends the last acknowledgements, waits until they have arrived, and closes."""
         self._stopping = True
         for consumer in self._consumers.values():
             try:
@@ -198,7 +198,7 @@ class ConsumeLink:
         return self.connection
 
     async def _keep(self, served: asyncio.Task[None]) -> None:
-        """Serves one connection after the other, with pauses that grow while none of them lives."""
+        """Serves one connection after the other, with pauses that grow while none of them lasts."""
         backoff, loop = Backoff(), asyncio.get_running_loop()
         while True:
             started = loop.time()
@@ -213,7 +213,7 @@ class ConsumeLink:
                     log.warning("cannot consume", extra={"broker": str(self._broker), "because": str(error)})
                     continue
                 except Exception:
-                    log.exception("consuming failed in an unforeseen way; connecting again")
+                    log.exception("consuming failed unexpectedly; connecting again")
                     continue
                 log.info("consuming again", extra={"broker": str(self._broker)})
                 served = asyncio.create_task(self._serve(connection))
@@ -234,7 +234,7 @@ class ConsumeLink:
             log.warning("consuming connection lost", extra={"broker": str(self._broker), "because": str(reason)})
 
     async def _subscribe(self, connection: Connection, subscription: Subscription) -> None:
-        """One subscription, again and again."""
+        """Keeps one subscription: consumes, and starts again whenever that ends."""
         backoff = Backoff()
         while not self._stopping:
             try:
@@ -252,7 +252,7 @@ class ConsumeLink:
                 log.error("cannot declare", extra={"queue": subscription.name, "because": str(error)})  # noqa: TRY400
 
     async def _consume(self, connection: Connection, subscription: Subscription) -> BrokerError:
-        """Consumes until the channel closes or the broker cancels; says why it ended."""
+        """Consumes until the channel closes or the broker cancels; returns why it ended."""
         channel = await connection.channel()
         loop = asyncio.get_running_loop()
         lease = Lease(channel, subscription, loop)
@@ -262,7 +262,7 @@ class ConsumeLink:
         await channel.call("basic_qos", prefetch_count=subscription.prefetch)
         if self._stopping:
             await channel.close()
-            return BrokerError("the worker stops")
+            return BrokerError("the worker is stopping")
         consumer.start()
         self._consumers[subscription.queue] = consumer  # from here on `stop` knows it
         deaf = asyncio.create_task(self._until_deaf(channel, lease))
@@ -277,11 +277,14 @@ class ConsumeLink:
         return reason
 
     async def _until_deaf(self, channel: Channel, lease: Lease) -> None:
-        """RabbitMQ 3.10 does not tell that a quorum queue was deleted, nor that its successor knows us not: look."""
+        """Returns when jobs wait in the queue and we get none.
+
+        RabbitMQ 3.10 does not tell us that a quorum queue was deleted, nor that its successor does not know our consumer.
+        """
         taken, subscription = -1, lease.subscription
         while True:
             await asyncio.sleep(CHECK_EVERY)
-            counts = await channel.call("queue_declare", queue=subscription.name, passive=True)  # gone: closes the channel
+            counts = await channel.call("queue_declare", queue=subscription.name, passive=True)  # fails if it is gone
             passed_over = counts.message_count and lease.is_idle and lease.taken == taken
             if passed_over and not subscription.takes_turns:
                 return

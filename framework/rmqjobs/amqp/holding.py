@@ -1,7 +1,7 @@
 """Holds a queue's messages unacknowledged, and publishes on the same channel: one cannot outlive the other.
 
-That is the fence. When the broker takes the messages away, by closing the channel or the connection, it takes the right to
-publish here with them; nothing is ever sent again on another connection.
+That makes it a fence. When the broker takes the messages away, by closing the channel or the connection, we also lose the
+right to publish here; nothing is ever sent again on another connection.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Holding:
     """One life of such a channel: `publish` and `lost` are those of its `Outlet`.
 
     Args:
-        connection: The channel's.
-        channel: The one that does both.
+        connection: The channel's connection.
+        channel: The channel that does both.
         end: Closes what `close` has to: the channel, or the whole connection.
     """
 
@@ -58,7 +58,7 @@ class Holding:
             BrokerError: The broker is not there, or refuses us.
         """
         name = connection_name(role)
-        # RabbitMQ gives a silent connection up after two to three of its heartbeats: so within one of ours.
+        # RabbitMQ gives up a silent connection after two to three of its heartbeats: that is within one of ours.
         heartbeat = settings.heartbeat / 3
         connection = await connect(settings.broker, name=name, heartbeat=heartbeat, prepare=prepare)
         try:
@@ -71,7 +71,7 @@ class Holding:
     async def on(
         cls, connection: Connection, queue: str, *, tag: str | None = None, end: Callable[[], Awaitable[None]] | None = None
     ) -> Self:
-        """Asks for the queue on a channel of this connection; closing it closes that, or does what `end` says."""
+        """Asks for the queue on a channel of this connection. Closing it closes the channel, or does what `end` says."""
         channel = await connection.channel()
         holding = cls(connection, channel, end or channel.close)
         await holding._outlet.open()
@@ -87,7 +87,7 @@ class Holding:
             await self._arrived.wait()
 
     async def is_there(self, queue: str) -> bool:
-        """Whether a queue exists; a name of direct reply-to does as long as somebody waits there."""
+        """Whether a queue exists; a direct reply-to name exists as long as somebody waits there."""
         channel = await self.connection.channel()
         try:
             await channel.call("queue_declare", queue=queue, passive=True)
@@ -101,18 +101,18 @@ class Holding:
         await release(self.connection, names, claims)
 
     def ack(self, tags: Sequence[int]) -> None:
-        """Acknowledges; without effect when it is lost."""
+        """Acknowledges; has no effect when the channel is lost."""
         for tag in tags:
             if self._channel.is_open:
                 self._channel.raw.basic_ack(tag)
 
     async def close(self) -> None:
-        """Sees acknowledgements through and lets go: what is held goes back to the queue, in its order."""
+        """Waits until acknowledgements have arrived, and lets go: what is held goes back to the queue, in order."""
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):  # a blocked broker answers nothing
-                await self._channel.call("basic_qos", prefetch_count=1)  # any answered call: acks before it have arrived
+                await self._channel.call("basic_qos", prefetch_count=1)  # after any answered call, earlier acks have arrived
         except (BrokerError, TimeoutError) as error:
-            log.debug("was lost before it was closed", extra={"because": str(error)})
+            log.debug("channel was lost before it was closed", extra={"because": str(error)})
         await self._end()
 
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What is ours for a while: a delivery, until it is acknowledged or given back, on the one channel that may do so."""
+"""Deliveries that are ours for a while: until they are acknowledged or given back, on the one channel that may do so."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Subscription:
     Args:
         queue: Work queue, without the prefix.
         name: Its full name.
-        prefetch: Unacknowledged deliveries at once.
+        prefetch: The most unacknowledged deliveries at once.
         arguments: Arguments of the consumer.
         takes_turns: Only one of the queue's consumers gets jobs at a time.
     """
@@ -38,17 +38,17 @@ class Lease:
         self.subscription = subscription
         self._channel, self._loop = channel, loop
         self._lowest = 1  # the first tag that is not settled
-        self._beginning = 0  # the last tag before it that is to be acknowledged, and all before with it; 0 for none
-        self._settled: set[int] = set()  # beyond the lowest
-        self._stragglers: list[int] = []  # of these, what is to be acknowledged
-        self._gathered = 0  # acknowledgements since the last were sent
+        self._beginning = 0  # the last tag before it that is to be acknowledged, with all before it; 0 for none
+        self._settled: set[int] = set()  # settled tags beyond the lowest
+        self._stragglers: list[int] = []  # those of them that are to be acknowledged
+        self._gathered = 0  # acknowledgements that have not been sent
         self._timer: asyncio.TimerHandle | None = None
         self.taken = 0  # deliveries so far
-        self.ended = 0  # of them, how many are settled or back
+        self.ended = 0  # how many of them are settled or given back
         self.fetches(ahead=0)
 
     def fetches(self, *, ahead: int) -> None:
-        """So many are fetched beyond the subscription's prefetch, at the most; acknowledgements go by halves of all."""
+        """Sets how many are fetched beyond the prefetch at most. Acknowledgements are sent once half of all have gathered."""
         self.ahead = ahead
         self._burst = max((self.subscription.prefetch + ahead) // 2, 1)
 
@@ -59,7 +59,7 @@ class Lease:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing of it is open."""
+        """Whether none of its deliveries is open."""
         return self.taken == self.ended
 
     def ack(self, tag: int) -> None:
@@ -84,7 +84,7 @@ class Lease:
             self._channel.raw.basic_nack(tag, requeue=requeue)
 
     def flush(self) -> None:
-        """Sends what has gathered: the finished beginning as one, the rest singly."""
+        """Sends the gathered acknowledgements: one for the finished beginning, the rest singly."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -123,13 +123,13 @@ class Delivery:
         return count if isinstance(count, int) else 0
 
     def ack(self) -> None:
-        """Says that it is settled; without effect when the lease is lost."""
+        """Acknowledges it; has no effect when the lease is lost."""
         self.lease.ack(self.tag)
 
     def give_back(self) -> None:
-        """Returns it to its queue; without effect when the lease is lost."""
+        """Returns it to its queue; has no effect when the lease is lost."""
         self.lease.give_back(self.tag)
 
     def bury(self) -> None:
-        """Has the broker make a dead letter of it, as it is; without effect when the lease is lost."""
+        """Has the broker make a dead letter of it, as it is; has no effect when the lease is lost."""
         self.lease.give_back(self.tag, requeue=False)

@@ -1,4 +1,4 @@
-"""Reads streams, on aio-pika: who follows the journal is not on the hot path."""
+"""Reads streams, on aio-pika: following the journal is not on the hot path."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def read_stream(settings: Settings, stream: str, *, start: str, stop_at_en
                 return
             await message.ack()
             yield message.body, message.routing_key or ""
-            # A stream may never be silent: what comes within a moment of its end at the call still counts.
+            # A stream may never be silent: records that come within a moment after its end at the call still count.
             if end is not None and _offset_of(message) >= end:
                 latest = min(latest, clock() + _IDLE)
     except aiormq_errors.ChannelNotFoundEntity:
@@ -92,7 +92,7 @@ def _offset(start: str) -> Any:
         return datetime.fromisoformat(start).astimezone(UTC)
     except ValueError:
         raise ConfigurationError(
-            "--from", f"{start!r} is no place in the journal", "Use first, next, an offset or an ISO 8601 time"
+            "--from", f"{start!r} is not a place in the journal", "Use first, next, an offset or an ISO 8601 time"
         ) from None
 
 

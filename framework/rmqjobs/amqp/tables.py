@@ -1,8 +1,8 @@
 """Makes both client libraries read and write every value a header can have.
 
-pika reads a float as an integer and cannot write one, and forgets whether bytes were a text in another encoding. Both fail on
-a timestamp that no calendar has, and pamqp on a text that is not UTF-8, by losing the whole connection. A message of another
-program must do none of this. Corrected in place, once, where each is used.
+pika reads a float as an integer, cannot write one, and forgets whether bytes were text in another encoding. Both libraries lose
+the whole connection over a timestamp that no calendar has, and pamqp over text that is not UTF-8. No message of another program
+may do any of this. Each library is corrected in place, once, where it is used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def instant(seconds: int) -> datetime | int:
 
 
 class ForeignText(bytes):
-    """A text that is not UTF-8; it is written again as it came."""
+    """Text that is not UTF-8; it is written again as it came."""
 
     __slots__ = ()
 
@@ -55,7 +55,7 @@ def _encode_value(pieces: list[bytes], value: Any) -> int:
         return _LENGTH.size + len(value)
     if isinstance(value, float):
         if not math.isfinite(value):  # RabbitMQ answers these by closing the whole connection
-            raise ValueError(f"{value} is no number that AMQP can carry")
+            raise ValueError(f"{value} is not a number that AMQP can carry")
         pieces.append(_DOUBLE.pack(b"d", value))
         return _DOUBLE.size
     return _pika_encode_value(pieces, value)  # type: ignore[no-any-return]

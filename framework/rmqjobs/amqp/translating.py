@@ -1,4 +1,4 @@
-"""Our errors for what pika raises: in the words of whoever has to mend it."""
+"""Our errors for those that pika raises, in the words of whoever has to fix the problem."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def translate(error: BaseException, endpoint: Endpoint | str = "the broker") -> 
     text = str(getattr(error, "reply_text", "") or error or type(error).__name__)
     code = getattr(error, "reply_code", None) or _CODES.get(text.partition(" ")[0])
     if code == ACCESS_REFUSED:
-        hint = "What each role needs is printed by: rmqjobs topology permissions; who may not declare runs with declare = false"
+        hint = "See what each role needs with: rmqjobs topology permissions; a user that may not declare needs declare = false"
         return PermissionMissing(f"{text}. {hint}")
     if code == NOT_FOUND:
-        return TopologyMissing(f"{text}. Declare what is needed with: rmqjobs topology apply; or the prefix is another one")
+        return TopologyMissing(f"{text}. Declare what is needed with: rmqjobs topology apply; or correct the prefix")
     if code == PRECONDITION_FAILED and (known := _precondition(text)) is not None:
         return known
     if code is not None and code not in (200, 320):
@@ -66,7 +66,7 @@ def opening_error(broker: Broker, endpoint: Endpoint, error: BaseException) -> B
 
 
 def _refusal(broker: Broker, endpoint: Endpoint, cause: BaseException) -> BrokerError | None:
-    """What the broker has against us, if it is that."""
+    """Our error, if the broker refused us."""
     if isinstance(cause, (pika_errors.ProbableAuthenticationError, pika_errors.AuthenticationError)):
         return AuthenticationFailed(endpoint, broker.user, broker.source)
     if isinstance(cause, pika_errors.ProbableAccessDeniedError) or getattr(cause, "reply_code", 0) == NOT_ALLOWED:
@@ -82,7 +82,7 @@ def _unavailable(endpoint: Endpoint, causes: list[BaseException]) -> BrokerUnava
     if any("setting up AMQP" in str(cause) for cause in causes):
         return BrokerUnavailable.at(endpoint, "something answers there that does not speak AMQP")
     if any(isinstance(cause, RuntimeError) and "shutdown" in str(cause) for cause in causes):
-        return BrokerUnavailable(f"{endpoint} cannot be looked up: the program is ending, and Python starts no thread any more")
+        return BrokerUnavailable(f"{endpoint} cannot be looked up: the program is ending, and Python starts no more threads")
     telling = next((cause for cause in causes if isinstance(cause, OSError)), causes[-1])
     return BrokerUnavailable.at(endpoint, str(telling) or type(telling).__name__)
 

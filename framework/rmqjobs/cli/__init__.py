@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _title(arguments: Sequence[str]) -> str:
-    """The command as the process list shows it: everybody may read that, so no password is in it."""
+    """The command for the process list, which everybody can read: its passwords are masked."""
     words = ["rmqjobs", *(_masked(each) if "://" in each or "@" in each else each for each in arguments)]
     return whole_characters(" ".join(words))
 
@@ -64,7 +64,7 @@ def _masked(argument: str) -> str:
 
 
 def _add_commands_of_plugins(arguments: list[str]) -> None:
-    """Plugins may bring commands; they are looked for only when the first word is none of ours."""
+    """Adds the commands of plugins; they are looked for only when the first word is not one of ours."""
     if not arguments or arguments[0].startswith("-") or arguments[0] in list(app):
         return
     from rmqjobs.cli.options import Common  # noqa: PLC0415 - not needed otherwise

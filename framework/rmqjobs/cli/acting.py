@@ -34,7 +34,7 @@ class Care:
     all: Flag = False
     """Act on every dead letter; needed when no filter is given."""
     limit: Count = None
-    """Act on so many at most."""
+    """Act on at most this many."""
     because: str = ""
     """Why; written to the journal."""
     dry_run: Flag = False
@@ -54,7 +54,7 @@ def act(
     *,
     rate: float | None = None,
 ) -> int:
-    """Does it, after having shown what and asked; the exit code."""
+    """Shows what would be done, asks, and does it; returns the exit code."""
     which, care, settings = which or Filter(), care or Care(), (common or Common()).settings()
     selection = _checked(which.selection(tuple(ids or ())), care, verb)
     found = asyncio.run(find(settings, which, selection, dropped=verb == "restore", limit=care.limit))
@@ -91,7 +91,7 @@ def _action(looking: Review, verb: Verb, queue: str, selection: Selection, order
 
 
 def _checked(selection: Selection, care: Care, verb: Verb) -> Selection:
-    """Refuses what would mean everything by mistake."""
+    """Refuses a selection that would mean everything by mistake."""
     if "" in selection.ids:
         fail("an id is empty. Is a variable unset?", USAGE)
     if selection.is_empty and not care.all:

@@ -35,7 +35,7 @@ def list_(
     Parameters
     ----------
     limit
-        Show so many at most.
+        Show at most this many.
     dropped
         List the dropped ones instead.
     json
@@ -120,7 +120,7 @@ def replay(
     ids
         Job ids, or unique beginnings of them.
     rate
-        So many a second at most.
+        Replay at most this many a second.
     """
     return acting.act("replay", ids, which, care, common, rate=rate)
 

@@ -1,4 +1,4 @@
-"""`rmqjobs doctor`: looks at the broker and says what would go wrong, with what was seen and what mends it."""
+"""`rmqjobs doctor`: looks at the broker and says what would go wrong, with what was seen and how to mend it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def doctor(*, plugin: Words = None, all_: Flag = False, json: Flag = False, comm
 
 
 def _options(common: Common, plugins: list[str] | None) -> str:
-    """The options that this command was given, for those that mend; a password is left to be filled in."""
+    """The options that this command was given, for the commands in findings; a password is masked, to be filled in."""
     given = {"--url": common.url and mask_url(common.url), "--prefix": common.prefix, "--config": common.config}
     words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
     return shlex.join([*words, *(word for plugin in plugins or () for word in ("--plugin", plugin))])

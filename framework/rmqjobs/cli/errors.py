@@ -46,7 +46,7 @@ _CODES: tuple[tuple[type[RmqJobsError], int], ...] = (
 
 
 def say(text: str) -> None:
-    """A remark for the person, not for the pipe."""
+    """Writes a remark to stderr: it is for people, not for a pipe."""
     sys.stderr.write(f"{text}\n")
 
 
@@ -61,7 +61,7 @@ def explained(*, debug: bool) -> Iterator[None]:
         fail(f"{error.code} {error}", exit_code(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # `rmqjobs dlq list | head`: whoever read has enough
+    except BrokenPipeError:  # `rmqjobs dlq list | head`: the reader has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
 

@@ -37,7 +37,7 @@ def events(
     follow
         Wait for more, instead of ending at the last record.
     start
-        Where to begin: first, next, an offset or an ISO 8601 time; first unless following.
+        Where to begin: first, next, an offset or an ISO 8601 time; by default first, or next with --follow.
     kind
         Only these kinds, such as dead or misfired; a wrong one lists them all.
     type
@@ -51,7 +51,7 @@ def events(
     unknown = set(kind or ()) - {each.value for each in EventKind}
     if unknown:
         known = ", ".join(each.value for each in EventKind)
-        raise ConfigurationError("--kind", f"{', '.join(sorted(unknown))} is no kind of event", f"Kinds are: {known}")
+        raise ConfigurationError("--kind", f"{', '.join(sorted(unknown))} is not a kind of event", f"Kinds are: {known}")
 
     def wanted(event: Event) -> bool:
         return (

@@ -1,7 +1,7 @@
 """`rmqjobs worker --processes N`: whole workers under one parent that only supervises. It loads no plugin and runs no job.
 
 A worker that dies is started again, with growing pauses; signals are passed on; when the parent itself is killed, the workers
-drain by themselves. To its workers it is what systemd is to it: they speak the same protocol.
+drain by themselves. The parent is to its workers what systemd is to the parent: they speak the same protocol.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger("rmqjobs.fleet")
 
 FIRST_PAUSE, LONGEST_PAUSE, LIVED = 0.5, 30.0, 60.0  # seconds
 LOOK_EVERY = 0.5
-# What is in the settings' file is in the settings already.
+# Workers read no settings file: what it has is in the settings already.
 _WORKER = (sys.executable, "-m", "rmqjobs", "worker", "--config", os.devnull)
 SPARE = timedelta(seconds=10)  # beyond grace and publish_timeout, before a worker that does not end is killed
 
@@ -52,13 +52,13 @@ class _Member:
 
 
 class Fleet:
-    """Keeps so many workers.
+    """Keeps a number of workers running.
 
     Args:
-        settings: Of each worker.
-        options: Command-line options that are no settings.
-        init: There is one, and it is not replaced: this process is only there because a container's first one must pass
-            on signals and collect what others leave behind.
+        settings: Settings of each worker.
+        options: Command-line options that are not settings.
+        init: There is one worker, and it is not replaced: this process is only there because a container's first one must
+            pass on signals and collect processes that others leave behind.
     """
 
     def __init__(self, settings: Settings, options: Sequence[str], *, init: bool = False) -> None:
@@ -70,7 +70,7 @@ class Fleet:
         self._code = 0
 
     async def run(self) -> int:
-        """Works until told to stop; the exit code."""
+        """Works until told to stop; returns the exit code."""
         stop = stop_by_signal("second signal: ending now; running jobs go to other workers", self._kill)
         if not self._init and (code := await self._check()):
             return code
@@ -86,20 +86,20 @@ class Fleet:
         return self._code
 
     async def _check(self) -> int:
-        """Loads the plugins once, in a process of its own: what is wrong with them is said once, and nothing is started."""
+        """Loads the plugins once, in a process of its own: errors in them are reported once, and no worker is started."""
         environ = self._environ(self._members[0], "", -1)
         process = await asyncio.create_subprocess_exec(*_WORKER, "--check", *self._options, env=environ)
         return await process.wait()
 
     async def _keep(self, member: _Member, address: str, pipe: int) -> None:
-        """One worker after the other."""
+        """Runs one worker after the other."""
         while not self._stopping:
             started = time.monotonic()
             code = await self._live(member, address, pipe)
             member.ready = False
             if self._stopping and code == -signal.SIGTERM:
                 return  # told to stop before it had begun
-            if self._init or self._stopping or code == USAGE:  # a wrong setting does not get right by starting again
+            if self._init or self._stopping or code == USAGE:  # starting again does not make a wrong setting right
                 self._code = self._code or _exit_code(code)
                 self._stopping = True
                 return
@@ -113,7 +113,7 @@ class Fleet:
                 await asyncio.sleep(0.1)
 
     async def _live(self, member: _Member, address: str, pipe: int) -> int:
-        """One worker's life; its exit code. One that cannot even be started has died at once."""
+        """Runs one worker, and returns its exit code. One that cannot even be started counts as having died at once."""
         try:
             member.process = await self._start(member, address, pipe)
         except OSError as error:
@@ -131,15 +131,15 @@ class Fleet:
             env=self._environ(member, address, pipe),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(pipe,),
-            start_new_session=True,  # a terminal's Ctrl-C reaches the parent alone
+            start_new_session=True,  # a terminal's Ctrl-C reaches only the parent
         )
         log.info("worker started", extra={"worker": member.number, "pid": process.pid})
         return process
 
     def _environ(self, member: _Member, address: str, pipe: int) -> dict[str, str]:
-        """Settings go by environment: a command line can be read by everybody."""
+        """The environment of a worker. Settings go there, because everybody can read a command line."""
         port = self._settings.metrics_port
-        # What suits the machine is for all of them together.
+        # The sizes suit the machine for all workers together.
         at_once = {"threads": self._sizes.threads, "children": self._sizes.children}
         mine = {"processes": 1, **at_once, "metrics_port": port + member.number if port else port}
         replaced = {notify.SOCKET, notify.WATCHDOG_PID, *map(environment_name, Settings.model_fields)}
@@ -154,13 +154,13 @@ class Fleet:
 
     @contextlib.asynccontextmanager
     async def _listening(self) -> AsyncIterator[str]:
-        """A socket for each worker to say how it is."""
+        """Opens a socket for each worker to say how it is."""
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as sockets:
             try:
                 folder = sockets.enter_context(tempfile.TemporaryDirectory(prefix="rmqjobs-"))
                 address = str(Path(folder) / "notify")
-            except OSError:  # a container that can write nowhere: Linux has names that are no files
+            except OSError:  # a container that can write nowhere: Linux has names that are not files
                 address = f"@rmqjobs-{os.getpid()}"
             for member in self._members:
                 line = sockets.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
@@ -176,7 +176,7 @@ class Fleet:
         member.ready = member.ready or notify.READY in words
 
     async def _look(self) -> None:
-        """Replaces a worker that gives no sign of life, and as the first process collects what others leave behind."""
+        """Kills a worker that gives no sign of life; as a container's first process, collects what others leave behind."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             limit = self._manager.watchdog
@@ -211,7 +211,7 @@ class Fleet:
 
 @contextlib.contextmanager
 def _pipe() -> Iterator[int]:
-    """The end that workers hold; the other one is closed when this process ends, however that comes."""
+    """The end of a pipe that workers hold; the other end is closed when this process ends, for whatever reason."""
     theirs, ours = os.pipe()
     try:
         yield theirs
@@ -221,12 +221,12 @@ def _pipe() -> Iterator[int]:
 
 
 def _exit_code(code: int) -> int:
-    """As a shell gives it: a process that was killed has 128 and its signal."""
+    """The exit code as a shell gives it: 128 plus the signal for a process that was killed."""
     return code if code >= 0 else 128 - code
 
 
 def _reap(ours: set[int]) -> None:
-    """Collects ended processes that were left to this one, which only a container's first process gets."""
+    """Collects ended processes that were left to this one; that happens only to a container's first process."""
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in ours:
             os.waitpid(ended.si_pid, 0)

@@ -1,4 +1,4 @@
-"""How dead letters are shown: a row, a JSON record, or the whole."""
+"""How dead letters are shown: as a row, as a JSON record, or whole."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def record(letter: DeadLetter, *, whole: bool = False) -> dict[str, Any]:
 
 
 def print_whole(letter: DeadLetter) -> None:
-    """All that is known of one."""
+    """Prints all that is known of one."""
     shown = record(letter)
     width = max(map(len, shown))
     terminal = console()

@@ -17,7 +17,7 @@ def configure(log_format: str, *, level: int = logging.INFO) -> None:
 
     Args:
         log_format: `console`, `json`, or `auto`: console on a terminal.
-        level: Of our own loggers.
+        level: Level of our own loggers.
     """
     as_console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
@@ -28,7 +28,7 @@ def configure(log_format: str, *, level: int = logging.INFO) -> None:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line; a worker that fails thousands of jobs a second writes as many."""
+    """One JSON object per line. It is quick: a worker that fails thousands of jobs a second writes as many lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record's own fields, then what was given as `extra`."""
@@ -46,7 +46,7 @@ class JsonLines(logging.Formatter):
 
 
 def _for_people() -> logging.Formatter:
-    import structlog  # noqa: PLC0415 - with what it imports the largest part of a worker that needs none of it
+    import structlog  # noqa: PLC0415 - with its imports it would be the largest part of a worker, which does not need it
 
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,

@@ -13,7 +13,7 @@ UVLOOP = "uvloop"
 
 
 def loop_factory(event_loop: str) -> NewLoop:
-    """What makes the loop.
+    """The function that makes the loop.
 
     Args:
         event_loop: `asyncio`, `uvloop`, or `auto`: uvloop where it is installed.

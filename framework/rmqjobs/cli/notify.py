@@ -1,6 +1,6 @@
 """Tells a service manager how this process is: the sd_notify protocol of systemd (`Type=notify`, `WatchdogSec=`).
 
-Datagrams of `NAME=value` lines to the socket that `NOTIFY_SOCKET` names; without that, nothing is said.
+It sends datagrams of `NAME=value` lines to the socket that `NOTIFY_SOCKET` names; without that, it sends nothing.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ READY, STOPPING, ALIVE = "READY=1", "STOPPING=1", "WATCHDOG=1"
 
 
 def address_of(name: str) -> str:
-    """As sockets take it; with an `@` before it, it is no file."""
+    """The address as sockets take it; a name that begins with `@` is not a file."""
     return f"\0{name[1:]}" if name.startswith("@") else name
 
 
 class Notifier:
-    """The line to the service manager.
+    """The connection to the service manager.
 
     Args:
-        environ: Where it says how to reach it, and how often it wants a sign of life.
+        environ: Says how to reach it, and how often it wants a sign of life.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:

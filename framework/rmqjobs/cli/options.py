@@ -31,7 +31,7 @@ class Common:
     prefix: str | None = None
     """First part of every exchange and queue name. Environment: RMQJOBS_PREFIX."""
     config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None
-    """A TOML file of settings and schedules; rmqjobs.toml of this folder, if it is there."""
+    """A TOML file of settings and schedules; by default rmqjobs.toml in this folder, if it exists."""
 
     @property
     def file(self) -> Path:
@@ -39,7 +39,7 @@ class Common:
         return self.config or Path(DEFAULT_FILE)
 
     def settings(self, *, lenient: bool = False, **flags: Any) -> Settings:
-        """Flags over environment over file over defaults; with `lenient` a file that cannot be read is only told of."""
+        """Flags come before environment, file and defaults. With `lenient`, a file that cannot be read only gives a note."""
         given = {"url": self.url, "prefix": self.prefix, **flags}
         _warn_of_misspelt(os.environ)
         try:
@@ -47,7 +47,7 @@ class Common:
         except ConfigurationError as error:
             if not lenient:
                 raise
-            say(f"note: going on without settings from the file: {error}")
+            say(f"note: continuing without settings from the file: {error}")
             file = {}
         return Settings.load(flags=given, environ=os.environ, file=file, file_name=str(self.file))
 
@@ -59,12 +59,12 @@ def as_duration(option: str, text: str) -> timedelta:
     except ValueError as error:
         raise ConfigurationError(option, str(error)) from None
     if not isinstance(duration, timedelta):
-        raise ConfigurationError(option, f"{text!r} is no duration", "Write it as 30s, 1h30m, 24h or 7d")
+        raise ConfigurationError(option, f"{text!r} is not a duration", "Write it as 30s, 1h30m, 24h or 7d")
     return duration
 
 
 def _warn_of_misspelt(environ: Mapping[str, str]) -> None:
-    """A variable that is nearly a setting would silently do nothing."""
+    """Notes a variable that is nearly a setting: it would silently do nothing."""
     known = {environment_name(name) for name in Settings.model_fields}
     for name in environ:
         if not name.startswith(ENVIRONMENT_PREFIX) or name in known:
@@ -72,7 +72,7 @@ def _warn_of_misspelt(environ: Mapping[str, str]) -> None:
         import difflib  # noqa: PLC0415 - hardly ever needed
 
         if close := difflib.get_close_matches(name, known, n=1, cutoff=0.85):
-            say(f"note: {name} is no setting. Did you mean {close[0]}?")
+            say(f"note: {name} is not a setting. Did you mean {close[0]}?")
 
 
 def _read(config: Path | None) -> dict[str, Any]:

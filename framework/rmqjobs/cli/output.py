@@ -27,13 +27,13 @@ def print_json(value: object) -> None:
 
 
 def print_json_line(value: object) -> None:
-    """One line of JSON lines."""
+    """One line of JSON."""
     sys.stdout.write(as_json(value).decode() + "\n")
     sys.stdout.flush()
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """A table of the named columns; on a terminal too narrow for it, one block a row: nothing is cut."""
+    """A table of the named columns; on a terminal too narrow for it, one block per row, so that nothing is cut."""
     terminal, shown = console(), [[_cell(row.get(column)) for column in columns] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -66,7 +66,7 @@ def age(at: datetime | None) -> str:
 
 
 def shortened(text: str, limit: int = 60) -> str:
-    """The first line, cut."""
+    """The first line, cut to the limit."""
     line = text.strip().splitlines()[0] if text.strip() else ""
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 

@@ -32,14 +32,14 @@ def next_(
     json: Flag = False,
     common: Common | None = None,
 ) -> None:
-    """Show when schedules of plugins and rmqjobs.toml tick next; asks no broker.
+    """Show when schedules of plugins and rmqjobs.toml tick next; needs no broker.
 
     Parameters
     ----------
     name
         Only this one; all of them when none is named.
     count
-        So many ticks of each; unless given, ten of the one that is named, and one of each otherwise.
+        How many ticks of each; by default ten of the one that is named, or one of each.
     tz
         Show times in this zone, instead of each schedule's own.
     plugin
@@ -73,8 +73,9 @@ def next_(
         return
     print_table(("at", "in", "schedule", "type", "state", "remark"), rows)
     if never := [each.schedule.name for each in planned if not each.timetable.comes]:
-        say(f"never by themselves, as there is no such day: {', '.join(never)}. By hand: rmqjobs schedules run NAME")
-    say("as plugins and file plan it; for pauses and additions at runtime: rmqjobs schedules list")
+        names = ", ".join(never)
+        say(f"these never tick by themselves, as there is no such day: {names}. Run one with: rmqjobs schedules run NAME")
+    say("this is the plan of plugins and file; for pauses and additions at runtime, see: rmqjobs schedules list")
 
 
 def preview(
@@ -88,7 +89,7 @@ def preview(
     json: Flag = False,
     common: Common | None = None,
 ) -> None:
-    """Show how often schedules tick in a period, and what clock changes do to them; asks no broker.
+    """Show how often schedules tick in a period, and what clock changes do to them; needs no broker.
 
     Parameters
     ----------
@@ -97,9 +98,9 @@ def preview(
     year
         Look at a year.
     days
-        Look at so many days.
+        Look at this many days.
     start
-        Begin at this ISO 8601 time; now unless given.
+        Begin at this ISO 8601 time; by default now.
     plugin
         A plugin to include; all installed ones when none is named.
     json
@@ -121,16 +122,16 @@ def preview(
 
 
 def explain(expression: str, /, *, tz: str | None = None, count: Count = 5, json: Flag = False) -> None:
-    """Say a cron expression in words, and when it comes next; asks no broker.
+    """Say a cron expression in words, and when it comes next; needs no broker.
 
     Parameters
     ----------
     expression
         Five fields in quotes, @daily and friends, or @every and an interval. H is shown as for a schedule named "example".
     tz
-        Its time zone; UTC unless given, here or in the expression.
+        Its time zone; UTC if it is given neither here nor in the expression.
     count
-        So many ticks.
+        How many ticks to show.
     json
         Print JSON.
     """
@@ -198,7 +199,7 @@ def _instant(option: str, text: str) -> datetime:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigurationError(option, f"{text!r} is no ISO 8601 time", "Write it as 2027-01-31T03:00:00+01:00") from None
+        raise ConfigurationError(option, f"{text!r} is not an ISO 8601 time", "Write it as 2027-01-31T03:00:00+01:00") from None
     if at.year not in YEARS:
         raise ConfigurationError(option, f"{text!r} is out of range", f"Years from {YEARS[0]} to {YEARS[-1]} are possible")
     return at if at.tzinfo else at.replace(tzinfo=UTC)
@@ -208,4 +209,4 @@ def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        raise ConfigurationError("--tz", f"{name!r} is no IANA time zone", "Write it as Europe/Berlin") from None
+        raise ConfigurationError("--tz", f"{name!r} is not an IANA time zone", "Write it as Europe/Berlin") from None

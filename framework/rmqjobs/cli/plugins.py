@@ -15,7 +15,7 @@ app = cyclopts.App(name="plugins", help="Installed plugins.")
 
 @app.command(name="list")
 def list_(*, json: bool = False) -> None:
-    """List installed plugins, none of them imported.
+    """List installed plugins, without importing any.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def check(names: list[str] | None = None, /, *, json: bool = False) -> int:
             problems.append(f"{error.code} {error}")
     if not problems and len(wanted) > 1:
         try:
-            plugins.load(wanted, allowed=allowed)  # what only shows when they meet: one job type, two handlers
+            plugins.load(wanted, allowed=allowed)  # some errors only show together: one job type, two handlers
         except PluginError as error:
             problems.append(f"{error.code} {error}")
     if json:

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on a terminal, a line now and then in a pipe. On stderr, as results go to stdout."""
+"""Shows how far a long command is: a bar on a terminal, a line now and then in a pipe. On stderr: results go to stdout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(verb: str, total: int) -> Iterator[Advance]:
-    """Shows how much of the total is done; the callable is told of so many more."""
+    """Shows how much of the total is done; call the result with how many more are done."""
     if not sys.stderr.isatty():
         yield _Lines(verb, total).advance
         return

@@ -40,7 +40,7 @@ def publish(
     Parameters
     ----------
     job_type
-        Such as video.transcode.
+        Its job type, such as video.transcode.
     data
         The payload as JSON; @FILE reads a file, - reads stdin.
     delay
@@ -48,7 +48,7 @@ def publish(
     at
         Run it at this ISO 8601 instant, with a zone.
     expires
-        Drop it when it has not started by then, such as 10m.
+        Drop it if it has not started within this time, such as 10m.
     priority
         0 to 31, higher first.
     job_id
@@ -59,7 +59,7 @@ def publish(
     settings = (common or Common()).settings()
     body = _read(data)
     if not is_job_type(job_type):
-        raise InvalidJob(f"{job_type!r} is no job type: lower-case words joined with dots, such as video.transcode")
+        raise InvalidJob(f"{job_type!r} is not a job type. Use lower-case words joined with dots, such as video.transcode")
     if validate:
         _validate(job_type, body, settings)
     options = PublishOptions(
@@ -117,5 +117,7 @@ def _instant(text: str | None) -> datetime | None:
     except ValueError:
         at = None
     if at is None or at.tzinfo is None:
-        raise ConfigurationError("--at", f"{text!r} is no ISO 8601 time with a zone", "Write it as 2027-01-31T03:00:00+01:00")
+        raise ConfigurationError(
+            "--at", f"{text!r} is not an ISO 8601 time with a zone", "Write it as 2027-01-31T03:00:00+01:00"
+        )
     return at

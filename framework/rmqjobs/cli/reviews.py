@@ -48,7 +48,7 @@ class Filter:
     """Only those that died at most this long ago, such as 1d."""
 
     def selection(self, ids: tuple[str, ...] = ()) -> Selection:
-        """As the review takes it."""
+        """The filter as the review takes it."""
         return Selection(
             tuple(self.queue or ()),
             ids,
@@ -82,7 +82,7 @@ async def queues_of(looking: Review, settings: Settings, wanted: list[str] | Non
     there = await looking.queues(wanted)
     if missing := sorted(set(wanted) - set(there)):
         others = await looking.queues(_of_plugins(settings))
-        hint = f"There are: {', '.join(others) or 'none'}. {_WHERE_TO_LOOK}"
+        hint = f"Known: {', '.join(others) or 'none'}. {_WHERE_TO_LOOK}"
         raise ConfigurationError("--queue", f"{', '.join(missing)} has no dead-letter queue", hint)
     return [queue for queue in there if queue in wanted]
 
@@ -90,7 +90,7 @@ async def queues_of(looking: Review, settings: Settings, wanted: list[str] | Non
 async def find(
     settings: Settings, which: Filter, selection: Selection, *, dropped: bool = False, limit: int | None = None
 ) -> list[DeadLetter]:
-    """What matches, oldest first in each queue, `limit` at the most."""
+    """The dead letters that match, oldest first in each queue, at most `limit`."""
     found: list[DeadLetter] = []
     async with review(settings) as looking:
         if dropped:

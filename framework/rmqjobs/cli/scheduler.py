@@ -30,16 +30,16 @@ def scheduler(
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative="")] = False,
     common: Common | None = None,
 ) -> int:
-    """Publish the ticks of schedules: of plugins, of rmqjobs.toml, and of those added with `rmqjobs schedules add`.
+    """Publish the ticks of schedules: those of plugins, of rmqjobs.toml, and those added with `rmqjobs schedules add`.
 
     Run two or more: RabbitMQ makes one of them active, the others stand by and take over when it dies.
 
     Parameters
     ----------
     plugin
-        A plugin whose schedules and job types to know; repeat it for several. All installed ones when none is named.
+        A plugin whose schedules and job types to load; repeat it for several. All installed ones when none is named.
     metrics_port
-        Serve /metrics, /livez and /readyz here.
+        Serve /metrics, /livez and /readyz on this port.
     check
         Load and check the schedules, say how many there are, and exit.
     verbose

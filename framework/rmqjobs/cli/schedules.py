@@ -1,4 +1,4 @@
-"""`rmqjobs schedules …`: what is planned, and what the active scheduler can be asked for."""
+"""`rmqjobs schedules …`: what is planned, and requests to the active scheduler."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rmqjobs.schedule import schedule_of, short
 from rmqjobs.topology import Names
 from rmqjobs.wire import scheduling as wire
 
-app = cyclopts.App(name="schedules", help="Schedules: what is planned, and what the active scheduler can be asked for.")
+app = cyclopts.App(name="schedules", help="Schedules: see what is planned, and ask the active scheduler to do things.")
 app.command(planned.next_, name="next")
 app.command(planned.preview)
 app.command(planned.explain)
@@ -55,7 +55,7 @@ def list_(*, asking: Asking | None = None, common: Common | None = None) -> None
     print_table(_COLUMNS, map(_in_its_zone, found["schedules"]))
     _say_who(found)
     if found["others"]:
-        say("state of other schedules, of plugins that this scheduler does not have: " + ", ".join(found["others"]))
+        say("the state has other schedules, of plugins that this scheduler does not have: " + ", ".join(found["others"]))
 
 
 @app.command
@@ -71,7 +71,7 @@ def show(name: str, /, *, asking: Asking | None = None, common: Common | None = 
     if _as_json(found, asking):
         return
     definition = found.pop("definition")
-    definition.pop("paused")  # the state says what holds
+    definition.pop("paused")  # what holds now is in `state`
     standbys = found.pop("standbys", None)
     shown = (
         _in_its_zone(found) | {name: value for name, value in definition.items() if name not in found} | {"standbys": standbys}
@@ -95,7 +95,7 @@ def run(name: str, /, *, asking: Asking | None = None, common: Common | None = N
 
 @app.command
 def pause(name: str, /, *, asking: Asking | None = None, common: Common | None = None) -> None:
-    """Stop a schedule's ticks until it is resumed, over all restarts.
+    """Stop a schedule's ticks until it is resumed, across restarts.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def pause(name: str, /, *, asking: Asking | None = None, common: Common | None =
 
 @app.command
 def resume(name: str, /, *, asking: Asking | None = None, common: Common | None = None) -> None:
-    """Let a paused schedule tick again; what passed meanwhile is not made up for.
+    """Let a paused schedule tick again; times that passed meanwhile are not made up for.
 
     Parameters
     ----------
@@ -142,16 +142,16 @@ def add(
     asking: Asking | None = None,
     common: Common | None = None,
 ) -> None:
-    """Add a schedule at runtime: it lives in the scheduler's state, over all restarts, until it is removed.
+    """Add a schedule at runtime: it stays in the scheduler's state, across restarts, until it is removed.
 
     Parameters
     ----------
     name
-        Its name; none that a plugin or rmqjobs.toml has.
+        Its name, which no schedule of a plugin or of rmqjobs.toml may have.
     type
         Job type of its ticks.
     data
-        Their payload as JSON.
+        Payload of its ticks, as JSON.
     cron
         Five fields in quotes, or @daily and friends.
     every
@@ -161,25 +161,25 @@ def add(
     tz
         IANA time zone of cron, and of times without one.
     misfire
-        Of missed ticks: skip, once or all.
+        What happens to missed ticks: skip, once or all.
     misfire_limit
-        With all: the newest so many.
+        With all: at most this many run, the newest ones.
     misfire_grace
-        A tick up to so late is late, not missed.
+        A tick that is at most this late counts as late, not as missed.
     paused
         No ticks until it is resumed.
     overlap
         skip, queue or allow.
     jitter
-        Publish each tick up to so much later.
+        Publish each tick later by up to this much.
     expires
-        Drop jobs that have not started within this.
+        Drop jobs that have not started within this time.
     start
-        No tick before.
+        No ticks before this time.
     end
-        No tick after.
+        No ticks after this time.
     expected_by
-        Alarm when no success comes within this.
+        Raise an alarm when no success comes within this time.
     ping
         URL to call on start, success and failure.
     """
@@ -189,7 +189,7 @@ def add(
         "paused": paused or None, "jitter": jitter, "expires": expires, "start": start, "end": end,
         "expected_by": expected_by, "ping": ping,
     }  # fmt: skip
-    schedule_of({key: value for key, value in fields.items() if value is not None})  # refused here, the scheduler is not asked
+    schedule_of({key: value for key, value in fields.items() if value is not None})  # a wrong one is refused here
     found = _ask(common, asking, "add", fields)
     if not _as_json(found, asking):
         following = f"next {found['next']}" if found["next"] else f"run it with: rmqjobs schedules run {found['name']}"
@@ -269,7 +269,7 @@ def _payload(data: str) -> JsonValue:
     try:
         payload: JsonValue = from_json(data)
     except ValueError as error:
-        raise ConfigurationError("--data", f"{data!r:.80} is no JSON: {error}") from None
+        raise ConfigurationError("--data", f"{data!r:.80} is not JSON: {error}") from None
     return payload
 
 

@@ -1,4 +1,4 @@
-"""Signals of the running roles: the first asks to stop, the second ends."""
+"""Signals of the running roles: the first asks a process to stop, the second ends it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from types import FrameType
 log = logging.getLogger("rmqjobs.signals")
 
 ENDED_NOW = 137
-PARENT_PIPE = "RMQJOBS_PARENT_PIPE"  # to a worker: the descriptor that ends with its parent
+PARENT_PIPE = "RMQJOBS_PARENT_PIPE"  # for a worker: the descriptor of a pipe that is closed when its parent ends
 # One Ctrl-C or one `systemctl stop` may reach a process twice: directly, and through the parent that passes it on.
 SAME_WITHIN = 0.2
 
 
 def stop_by_signal(last_words: str, last_deed: Callable[[], None] = lambda: None) -> asyncio.Event:
-    """An event that the first SIGTERM or Ctrl-C sets; the second ends the process, after this deed and these words in the log.
+    """An event that the first SIGTERM or Ctrl-C sets; the second logs the last words, does the last deed and ends the process.
 
-    The second works although a handler blocks the event loop: it does not pass through it.
+    The second works even when a handler blocks the event loop, because it does not go through the loop.
     """
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     first_at: float | None = None

@@ -27,7 +27,7 @@ app = cyclopts.App(name="topology", help="Exchanges, queues and bindings.")
 
 @app.command
 def show(*, plugin: Words = None, shield: Flag = False, json: Flag = False, common: Common | None = None) -> None:
-    """Print what the plugins need in RabbitMQ; asks no broker.
+    """Print what the plugins need in RabbitMQ; needs no broker.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def show(*, plugin: Words = None, shield: Flag = False, json: Flag = False, comm
         return
     if shield:
         print(shielding.command(settings.broker.vhost))  # noqa: T201 - a line to paste, whole
-        say("give it a higher priority than every policy that is there: rmqjobs topology apply --shield does so by itself")
+        say("give it a higher priority than any other policy has; rmqjobs topology apply --shield does that by itself")
         return
     print_table(
         ("exchange", "kind", "arguments"), ({"exchange": e.name, **_with(e.kind, e.arguments)} for e in topology.exchanges)
@@ -66,7 +66,7 @@ def permissions(
     json: Flag = False,
     common: Common | None = None,
 ) -> None:
-    """Print the least that each role must be allowed, as commands for `rabbitmqctl`; asks no broker.
+    """Print the least permissions that each role needs, as commands for `rabbitmqctl`; needs no broker.
 
     All roles but the operator run with the setting `declare = false`: the operator declares, with `rmqjobs topology apply`.
 
@@ -87,7 +87,7 @@ def permissions(
         for each in roles(load(settings.plugins, allowed=settings.allowed_plugins).handlers.values(), settings.prefix)
     }
     if role is not None and role not in known:
-        raise ConfigurationError("ROLE", f"{role!r} is no role", f"Roles are: {', '.join(known)}")
+        raise ConfigurationError("ROLE", f"{role!r} is not a role", f"Roles are: {', '.join(known)}")
     if user is not None and role is None:
         raise ConfigurationError("--user", "it is the name of one role's user", f"Name the role, too: {', '.join(known)}")
     wanted = [each for each in known.values() if role in (None, each.name)]
@@ -96,8 +96,8 @@ def permissions(
         return
     for each in wanted:
         print(_command(each, user or f"rmqjobs-{each.name}", settings.broker.vhost))  # noqa: T201 - a line to paste, whole
-    say("the users must be there: rabbitmqctl add_user NAME asks for a password")
-    say("all but the operator run with declare = false, after the operator's: rmqjobs topology apply")
+    say("the users must exist: create them with rabbitmqctl add_user NAME, which asks for a password")
+    say("all roles but the operator run with declare = false, once the operator has run: rmqjobs topology apply")
 
 
 _VERBS = ("configure", "write", "read")
@@ -109,7 +109,7 @@ def _command(role: Role, user: str, vhost: str) -> str:
 
 @app.command
 def plan(*, plugin: Words = None, shield: Flag = False, json: Flag = False, common: Common | None = None) -> int:
-    """Print what `apply` would change; changes nothing. Exits with 7 when something is in its way.
+    """Print what `apply` would change, and change nothing. Exits with 7 when something is in its way.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def plan(*, plugin: Words = None, shield: Flag = False, json: Flag = False, comm
 
 @app.command
 def apply(*, plugin: Words = None, shield: Flag = False, common: Common | None = None) -> None:
-    """Declare it; what is there already stays as it is.
+    """Declare what the plugins need; what exists already stays as it is.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ async def _raise_shield(settings: Settings, connection: Connection) -> policies.
     await api.set_policy(vhost, shielding.name, shielding.policy)
     for harm in policies.judge(await api.queues(vhost), Names(settings.prefix), await api.operator_policies(vhost)):
         if harm.by_operator:
-            say(f"note: {harm.summary} ({harm.evidence}). No shield helps; end it with: {harm.mend(vhost)}")
+            say(f"note: {harm.summary} ({harm.evidence}). A shield does not help; end it with: {harm.mend(vhost)}")
     return shielding
 
 

@@ -23,7 +23,7 @@ from rmqjobs.settings import Settings
 from rmqjobs.worker import Worker
 
 LAST_PORT = 65_535
-FIRST_PROCESS = 1  # of a container: it must pass on signals and collect what others leave behind
+FIRST_PROCESS = 1  # of a container: it must pass on signals and collect processes that others leave behind
 Number = int | Literal["auto"] | None
 log = logging.getLogger("rmqjobs.worker")
 
@@ -43,26 +43,26 @@ def worker(
 ) -> int:
     """Run the handlers of plugins.
 
-    The first SIGTERM or Ctrl-C drains: no new jobs, the grace period for the running ones, the rest goes back. The second
-    ends it at once.
+    The first SIGTERM or Ctrl-C drains: the worker takes no new jobs, waits for running ones within the grace period, and
+    gives the rest back. The second ends it at once.
 
     Parameters
     ----------
     plugin
         A plugin to serve; repeat it for several. All installed ones when none is named.
     processes
-        Whole workers under one parent, which starts those that die again; all other numbers are for each of them. With auto
-        one for each processor that this process may use.
+        Whole workers under one parent, which replaces those that die; all other numbers are for each worker. auto is one
+        for each processor that this process may use.
     concurrency
         Async handlers at once.
     threads
-        Thread handlers at once; ten for each processor unless given.
+        Thread handlers at once; by default ten for each processor.
     children
-        Process handlers at once; one for each processor unless given.
+        Process handlers at once; by default one for each processor.
     grace
         How long a drain waits for running jobs, such as 25s.
     metrics_port
-        Serve /metrics, /livez and /readyz here; with several processes, each at the next higher port.
+        Serve /metrics, /livez and /readyz on this port; with several processes, each on the next higher one.
     check
         Load the plugins, say what would be consumed, and exit.
     verbose
@@ -80,8 +80,8 @@ def worker(
     logs.configure(settings.log_format, level=logging.DEBUG if verbose else logging.INFO)
     processes = sizes(settings).processes
     if (settings.metrics_port or 0) + processes - 1 > LAST_PORT:
-        problem = f"{processes} processes take a port each, and {settings.metrics_port} is too near the last one"
-        raise ConfigurationError("metrics_port", problem, f"Ports end at {LAST_PORT}")
+        problem = f"{processes} processes take a port each, and {settings.metrics_port} is too close to the last one"
+        raise ConfigurationError("metrics_port", problem, f"The last port is {LAST_PORT}")
     alone = processes == 1
     if not check and (not alone or os.getpid() == FIRST_PROCESS):
         from rmqjobs.cli.fleet import Fleet  # noqa: PLC0415 - only the parent of several
@@ -109,7 +109,7 @@ def _introduce(registry: Registry, settings: Settings) -> None:
 async def _serve(registry: Registry, settings: Settings) -> int:
     serving = Worker(registry, settings)
     stop, manager = stop_by_signal("second signal: ending now; running jobs go to other workers"), Notifier(os.environ)
-    # What the parent says is for this process, not for those that handlers start.
+    # What the parent passes on is for this process, not for those that handlers start.
     os.environ.pop(SOCKET, None)
     if (pipe := os.environ.pop(PARENT_PIPE, None)) is not None:
         stop_with_parent(stop, int(pipe))

@@ -1,7 +1,7 @@
-"""Which days match: numbers, weekdays, and the special words for both. Pure; days of the week count from Sunday, 0.
+"""Which days match: numbers, weekdays, and the special words for both. Pure; weekdays count from Sunday, which is 0.
 
-What cron cannot say in numbers has the same form in Quartz and Kubernetes: `L` the last day, `L-2` two days before it, `29-L`
-from the 29th on, `15W` the working day nearest the 15th, `LW` the last one, `5#3` the third Friday, `5L` or `L5` the last.
+The special words are those of Quartz and Kubernetes: `L` is the last day, `L-2` two days before it, `29-L` every day from the
+29th on, `15W` the working day nearest the 15th, `LW` the last working day, `5#3` the third Friday, `5L` or `L5` the last one.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class OfMonth:
     Args:
         numbers: 1 to 31.
         from_on: From each of these to the last day.
-        before_last: So many days before the last one; 0 is the last.
-        workdays: Of each of these, the nearest day from Monday to Friday in the same month.
-        last_workdays: The same for so many days before the last one.
+        before_last: This many days before the last one; 0 is the last.
+        workdays: For each of these, the nearest day from Monday to Friday in the same month.
+        last_workdays: The same, for this many days before the last one.
     """
 
     numbers: frozenset[int] = frozenset()
@@ -36,7 +36,7 @@ class OfMonth:
     last_workdays: frozenset[int] = frozenset()
 
     def find(self, first: int, length: int) -> set[int]:
-        """Those of a month that begins on weekday `first` and has `length` days."""
+        """The matching days of a month that begins on weekday `first` and has `length` days."""
         found = set(self.numbers) | {length - before for before in self.before_last}
         for start in self.from_on:
             found |= set(range(start, length + 1))
@@ -60,7 +60,7 @@ class OfWeek:
     last: frozenset[int] = frozenset()
 
     def find(self, first: int, length: int) -> set[int]:
-        """Those of a month that begins on weekday `first` and has `length` days."""
+        """The matching days of a month that begins on weekday `first` and has `length` days."""
         found = {day for day in range(1, length + 1) if (first + day - 1) % _WEEK in self.weekdays}
         found |= {1 + (weekday - first) % _WEEK + (count - 1) * _WEEK for weekday, count in self.nth}
         found |= {length - (first + length - 1 - weekday) % _WEEK for weekday in self.last}
@@ -110,7 +110,7 @@ class Days:
 
 @lru_cache(100_000)
 def _in_month(days: Days, year: int, month: int) -> tuple[int, ...]:
-    """The expressions of many schedules have the same days."""
+    """Caches `find`: the expressions of many schedules have the same days."""
     return days.find(year, month)
 
 

@@ -1,4 +1,4 @@
-"""From a text to an expression. The only place that knows croniter: it reads the plain fields, names, ranges, steps and `H`."""
+"""Turns a text into an expression. Only this file knows croniter: it reads the plain fields, names, ranges, steps and `H`."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ _SPECIAL_DAY = re.compile(
 _SPECIAL_WEEKDAY = re.compile(rf"(?P<nth>{_WEEKDAY})#(?P<count>[1-5])|l(?P<last>{_WEEKDAY})|(?P<other_last>{_WEEKDAY})l")
 _SPECIAL_LETTERS = re.compile(r"#|l|w(?!ed)")
 _SPECIAL_HINTS = {
-    "day of month": "There are L, L-2, 29-L, 15W, LW and L-2W, each with one day of 1 to 31",
-    "day of week": "There are 5#3 or FRI#3, the third Friday, of five at most, and 5L, L5 or FRIL, the last one",
+    "day of month": "The special days are L, L-2, 29-L, 15W, LW and L-2W, each with one day from 1 to 31",
+    "day of week": "The special days are 5#3 or FRI#3, the third Friday, up to 5, and 5L, L5 or FRIL, the last one",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Prefixed:
-    """What a text says besides its five fields.
+    """A text, and what it says before its five fields or instead of them.
 
     Args:
-        text: Without it.
+        text: The text without that.
         tz: Time zone of `TZ=…` or `CRON_TZ=…`.
         every: Interval of `@every …`; the text is empty then.
     """
@@ -106,7 +106,7 @@ class Expression:
 
 
 def unprefixed(text: str) -> Prefixed:
-    """Takes off what other systems write before the fields: a time zone, or an interval instead of them."""
+    """Takes off what other systems write before the fields, a time zone, or instead of them, an interval."""
     tz = None
     if (zone := _PREFIX.fullmatch(text)) is not None:
         text, tz = zone["rest"], zone["zone"]
@@ -124,7 +124,7 @@ def read(text: str, seed: str = "") -> Expression:
         seed: Spreads `H`: the schedule's name.
 
     Raises:
-        ValueError: It is none; says which field and why.
+        ValueError: It is not a cron expression; the message says which field is wrong and why.
     """
     minute, hour, day, month, weekday = _fields(text)
     days_of_month, special_days = _sort(day, _SPECIAL_DAY)
@@ -144,9 +144,9 @@ def read(text: str, seed: str = "") -> Expression:
 
 
 def _fields(text: str) -> list[str]:
-    """Five fields in small letters, with what other systems write in other ways written in croniter's."""
+    """The five fields in lower case, with the spellings of other systems changed to croniter's."""
     if len(text) > MAX_LENGTH:
-        raise ValueError(f"a cron expression of {len(text):,} characters, {text[:20]!r} …: {MAX_LENGTH} are possible")
+        raise ValueError(f"a cron expression of {len(text):,} characters, {text[:20]!r} …: the limit is {MAX_LENGTH}")
     fields = ALIASES.get(text.strip().lower(), text).lower().split()
     if len(fields) != len(_FIELDS):
         raise ValueError(f"{text!r} has {len(fields)} fields, not {len(_FIELDS)}.{_why_not_five(text, fields)} {_HINT}")
@@ -154,7 +154,7 @@ def _fields(text: str) -> list[str]:
         if not _CHARACTERS.fullmatch(field):
             raise ValueError(f"{text!r}: the {name} {field!r} cannot be read. {_HINT}")
         if _RANDOM.search(field):
-            raise ValueError(f"{text!r}: R in the {name} would be another time in each scheduler. Use H: spread, but fixed")
+            raise ValueError(f"{text!r}: R in the {name} would be another time in each scheduler. Use H: spread but fixed")
     return [
         ",".join(_in_croniters_words(token, name) for token in field.split(","))
         for name, field in zip(_FIELDS, fields, strict=True)
@@ -164,11 +164,11 @@ def _fields(text: str) -> list[str]:
 def _why_not_five(text: str, fields: Sequence[str]) -> str:
     if text.startswith("@"):
         known = f" Known names are {', '.join(ALIASES)}, and @every with an interval."
-        return f" A scheduler does nothing when it starts.{known}" if text.lower().startswith("@reboot") else known
+        return f" Nothing runs just because a scheduler starts.{known}" if text.lower().startswith("@reboot") else known
     if len(fields) in (len(_FIELDS) + 1, len(_FIELDS) + 2):
-        # Quartz and Spring have them first, croniter last, AWS has years: one and the same text means different times.
+        # Quartz and Spring have seconds first, croniter has them last, AWS has years: the same text means different times.
         return (
-            " Systems that take six differ in what they mean: seconds first, seconds last, or a year. Leave them out;"
+            " Systems with more fields differ in their meaning: seconds first, seconds last, or a year. Leave these out;"
             ' for an interval of seconds write every = "10s".'
         )
     return ""
@@ -182,14 +182,14 @@ def _in_croniters_words(token: str, name: str) -> str:
             return f"h{spread['step'] or ''}"
         bounds = f"{spread['least'] or _LEAST[name]}-{spread['most'] or _MOST[name]}"
         return f"h({bounds}){spread['step'] or ''}"
-    if name == _FIELDS[-1] and token.startswith("7/"):  # the end of the week, and not its beginning again
+    if name == _FIELDS[-1] and token.startswith("7/"):  # Sunday as the end of the week, not as its beginning again
         return "7"
     single = _SINGLE.fullmatch(token)
     return single[1] if single else token
 
 
 def _sort(field: str, pattern: re.Pattern[str]) -> tuple[str, list[str]]:
-    """What croniter reads of a field, and the words that we do."""
+    """Splits a field into what croniter reads and the special words that we read."""
     tokens = field.split(",")
     special = [token for token in tokens if pattern.fullmatch(token)]
     return ",".join(token for token in tokens if token not in special), special
@@ -197,7 +197,7 @@ def _sort(field: str, pattern: re.Pattern[str]) -> tuple[str, list[str]]:
 
 def _expand(text: str, fields: Sequence[str], seed: str) -> list[list[int]]:
     """Every value of each field, ascending."""
-    from croniter import CroniterError, croniter  # noqa: PLC0415 - a worker has no use for it
+    from croniter import CroniterError, croniter  # noqa: PLC0415 - a worker does not need it
 
     for name, field in ((_FIELDS[2], fields[2]), (_FIELDS[4], fields[4])):
         for token in field.split(","):
@@ -206,7 +206,7 @@ def _expand(text: str, fields: Sequence[str], seed: str) -> list[list[int]]:
     try:
         values, _ = croniter.expand(" ".join(fields), hash_id=seed.encode() or b"-", strict=False)
     except (CroniterError, ValueError, KeyError) as error:
-        raise ValueError(f"{text!r} is no cron expression: {error}. {_HINT}") from None
+        raise ValueError(f"{text!r} is not a cron expression: {error}. {_HINT}") from None
     return [
         list(range(_LEAST[name], _MOST[name] + 1)) if "*" in value else sorted(map(int, value))
         for name, value in zip(_FIELDS, values, strict=True)
@@ -214,7 +214,7 @@ def _expand(text: str, fields: Sequence[str], seed: str) -> list[list[int]]:
 
 
 def _plain(field: str, values: Sequence[int]) -> str:
-    """The field without what chance or the field's end decides: `H`, and `59/15`, which is 59 alone."""
+    """The field, with its values in place of `H` and of steps such as `59/15`, which is 59 alone."""
     return ",".join(map(str, values)) if _HASHED.search(field) or _FROM_IN_STEPS.fullmatch(field) else field
 
 

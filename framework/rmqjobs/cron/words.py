@@ -19,7 +19,7 @@ def in_words(text: str, seed: str = "") -> str:
     options.use_24hour_time_format, options.verbose = True, False
     expression = read(text, seed)
     minute, hour, day, month, weekday = expression.text.split()
-    if _is_special(expression.days):  # the library knows these words one by one, not in a list, nor beside each other
+    if _is_special(expression.days):  # the library knows these words one by one, but not in a list or combined
         words = get_description(f"{minute} {hour} * {month} *", options)
         time, separator, months = words.partition(", only in")
         words = f"{time}, {_days(expression.days)}{separator}{months}"

@@ -1,7 +1,7 @@
 """Looks at dead letters and acts on them: replay, drop, restore.
 
-One look holds every message of a queue unacknowledged and in order. What is acted on is published first, confirmed, and then
-acknowledged; everything else goes back where it was. Looking changes nothing, however often.
+One look holds every message of a queue unacknowledged and in order. A message that is acted on is first published, then
+confirmed, then acknowledged; all others go back where they were. Looking changes nothing, however often it is done.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rmqjobs.wire.jobs import Message
 log = logging.getLogger("rmqjobs.deadletters")
 
 _JOURNAL_BATCH = 500
-AT_ONCE = 100  # dead letters on their way: what is killed half-way may be in both places
+AT_ONCE = 100  # dead letters under way; if we are killed, these may be in both places
 Act = Callable[[HeldMessage, DeadLetter], Message]
 Progress = Callable[[int], None]
 
@@ -49,7 +49,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Stats:
-    """Numbers of one dead-letter queue; those by reason, type and fingerprint are of what one review can hold."""
+    """Numbers of one dead-letter queue; those by reason, type and fingerprint cover only what one review can hold."""
 
     queue: str
     depth: int
@@ -59,7 +59,7 @@ class Stats:
     by_fingerprint: Counter[str] = field(default_factory=Counter)
 
     def count(self, letter: DeadLetter) -> None:
-        """One more."""
+        """Counts one more."""
         if letter.failed_at is not None and (self.oldest is None or letter.failed_at < self.oldest):
             self.oldest = letter.failed_at
         self.by_reason[letter.reason] += 1
@@ -75,10 +75,10 @@ class Order:
     """How an action is carried out.
 
     Args:
-        limit: On so many dead letters at most.
+        limit: The most dead letters to act on.
         because: Why; the journal keeps it.
-        rate: So many a second at most.
-        progress: Told of so many more that have been dealt with.
+        rate: The most per second.
+        progress: Called with how many more have been dealt with.
     """
 
     limit: int
@@ -114,12 +114,12 @@ class Review:
         return await self._desk.depth(self._names.unrouted) or 0
 
     async def letters(self, queue: str, selection: Selection, *, limit: int | None = None) -> AsyncIterator[DeadLetter]:
-        """The dead letters of a work queue, oldest first, `limit` at the most."""
+        """The dead letters of a work queue, oldest first, at most `limit`."""
         async for letter in self._found(self._names.dead_queue(queue), queue, selection, limit):
             yield letter
 
     async def dropped(self, selection: Selection, *, limit: int | None = None) -> AsyncIterator[DeadLetter]:
-        """The dropped ones, that can be restored."""
+        """The dropped ones, which can be restored."""
         async for letter in self._found(self._names.dropped, "", selection, limit):
             yield letter
 
@@ -128,7 +128,7 @@ class Review:
         stats = Stats(queue, await self._desk.depth(self._names.dead_queue(queue)) or 0)
         async for letter in self.letters(queue, Selection()):
             stats.count(letter)
-        # What a review before this one held is back in the queue only a moment after that has ended.
+        # Messages that an earlier review held are back in the queue only a moment after it has ended.
         stats.depth = max(stats.depth, stats.by_reason.total())
         return stats
 
@@ -192,14 +192,14 @@ class Review:
             await asyncio.sleep(1 / order.rate)
 
     async def _record(self, kind: EventKind, letters: Sequence[DeadLetter], because: str) -> None:
-        """Writes to the journal; when that fails the action is done all the same."""
+        """Writes to the journal; if that fails, the action is done all the same."""
         try:
             await self._journal(kind, letters, because)
         except RmqJobsError as error:
             log.warning("the journal does not have this action", extra={"action": kind.value, "because": str(error)})
 
     async def _journal(self, kind: EventKind, letters: Sequence[DeadLetter], because: str) -> None:
-        """Who did what to which job, and why."""
+        """Records who did what to which job, and why."""
         for start in range(0, len(letters), _JOURNAL_BATCH):
             at, data = datetime.now(UTC), {"because": because} if because else {}
             events = [
@@ -212,7 +212,7 @@ class Review:
 async def _matching(
     look: Look, queue: str, selection: Selection, limit: int | None
 ) -> AsyncIterator[tuple[HeldMessage, DeadLetter]]:
-    """Up to `limit` of them, held."""
+    """Up to `limit` matching dead letters, held."""
     now, found = datetime.now(UTC), 0
     async for held in look.messages():
         letter = wire.read(held, queue)

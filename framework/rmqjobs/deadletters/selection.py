@@ -1,4 +1,4 @@
-"""Which dead letters an operator means: pure."""
+"""Which dead letters an operator means. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Selection:
         types: Job types.
         error: Part of the error's class or message.
         reason: The reason, as listed.
-        fingerprint: Of equal failures.
+        fingerprint: Fingerprint of equal failures, or its beginning.
         older_than: Died at least this long ago.
         newer_than: Died at most this long ago.
     """
@@ -35,11 +35,11 @@ class Selection:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it means every dead letter there is."""
+        """Whether it matches every dead letter."""
         return self == Selection()
 
     def matches(self, letter: DeadLetter, now: datetime) -> bool:
-        """Whether the dead letter is meant."""
+        """Whether the filter matches the dead letter."""
         error = f"{letter.error_type}: {letter.error_message}".lower()
         return (
             (not self.queues or letter.queue in self.queues)

@@ -54,14 +54,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """What is looked at: the facts, and what they should be.
+    """What is examined: the facts, and what they should be.
 
     Args:
         facts: What was seen.
-        settings: Where and how it was looked.
-        handlers: Of the plugins.
+        settings: The settings with which it was seen.
+        handlers: Handlers of the plugins.
         topology: What they need.
-        options: Of the command line, for the commands that mend.
+        options: Command-line options, for the commands in findings.
     """
 
     facts: Facts
@@ -75,7 +75,7 @@ class Patient:
         return f"rmqjobs {words} {self.options}".rstrip()
 
     def unseen(self, names: Iterable[str]) -> Found:
-        """What this user may not look at is not in order, but unknown."""
+        """A note about names that this user may not look at: they are unknown, not in order."""
         if hidden := sorted(set(names) & set(self.facts.unseen)):
             evidence = f"{self.settings.broker.user!r} may not look at {_some(hidden)}"
             yield Severity.NOTE, "not looked at", evidence, "run the doctor as the operator"
@@ -91,7 +91,7 @@ class Patient:
 
     @property
     def vhost(self) -> str:
-        """As a word of a command."""
+        """The virtual host, quoted for a command."""
         return shlex.quote(self.settings.broker.vhost)
 
     def by_queue(self) -> Mapping[str, list[Handler]]:
@@ -122,7 +122,7 @@ def version(patient: Patient) -> Found:
     gives = [
         "32 strict priorities" if release >= STRICT_PRIORITIES else "two priorities" if release >= TWO_PRIORITIES else "",
         "a limit for each consumer" if release >= CONSUMER_TIMEOUTS else "",
-        "returns that count no crash" if release >= STRICT_PRIORITIES else "",
+        "returns that do not count as crashes" if release >= STRICT_PRIORITIES else "",
     ]
     lacks = "no priorities, no limit for each consumer" if release < CONSUMER_TIMEOUTS else ""
     yield Severity.NOTE, f"RabbitMQ {text}", ", ".join(filter(None, gives)) or lacks, ""
@@ -158,7 +158,7 @@ def topology(patient: Patient) -> Found:
         yield Severity.ERROR, "a handler's former queue is still bound: its jobs run twice", evidence, apply
     for name, wrong in drift.different.items():
         effect = "nothing is recorded" if name == patient.names.journal else "nobody can declare it"
-        mending = f"drain and delete that queue; {apply} makes it anew"
+        mending = f"drain and delete that queue; {apply} creates it again"
         yield Severity.ERROR, f"queue {name} is not what it should be: {effect}", wrong, mending
 
 
@@ -180,7 +180,7 @@ def scheduler(patient: Patient) -> Found:
     found = patient.facts.queues.get(patient.names.scheduler)
     if found is not None and found.messages and not found.consumers:
         evidence = f"{patient.names.scheduler} holds their state and has no consumer"
-        yield Severity.ERROR, "schedules exist and nobody ticks", evidence, patient.command("scheduler")
+        yield Severity.ERROR, "schedules exist and no scheduler runs", evidence, patient.command("scheduler")
 
 
 def dead_letters(patient: Patient) -> Found:
@@ -211,7 +211,7 @@ def delay_ladder(patient: Patient) -> Found:
     for name in ladder:
         found = patient.facts.queues.get(name)
         if found is not None and found.consumers:
-            mend = "end whoever consumes there; jobs that wait must be left alone"
+            mend = "stop whoever consumes there; jobs that wait must be left alone"
             yield Severity.ERROR, "delayed jobs are taken early", f"consumers of {name}: {found.consumers}", mend
 
 
@@ -224,7 +224,7 @@ def orphaned_delays(patient: Patient) -> Found:
     own = {patient.names.delay(level) for level in range(LADDER_LEVELS)}
     strange = [name for name in api.queues if name.startswith(start) and name not in own]
     if strange:
-        yield Severity.WARNING, "queues look like levels of the delay ladder and are none", _some(strange), ""
+        yield Severity.WARNING, "queues look like levels of the delay ladder but are not", _some(strange), ""
 
 
 def dead_lettering(patient: Patient) -> Found:
@@ -284,7 +284,7 @@ def clock(patient: Patient) -> Found:
 
 
 def permissions(patient: Patient) -> Found:
-    """The user may do what some role must."""
+    """The user has the permissions of some role."""
     api, user = patient.facts.management, patient.settings.broker.user
     if api is None or api.permissions is None:
         return
@@ -292,7 +292,7 @@ def permissions(patient: Patient) -> Found:
     if all(able.values()):
         closest = min(able, key=lambda name: len(able[name]))
         evidence = f"as {closest} it lacks {_some(able[closest])}"
-        yield Severity.ERROR, f"user {user!r} can take no role", evidence, patient.command("topology permissions")
+        yield Severity.ERROR, f"user {user!r} cannot take any role", evidence, patient.command("topology permissions")
         return
     yield Severity.OK, f"user {user!r} can be {', '.join(name for name, lacks in able.items() if not lacks)}", "", ""
 

@@ -12,7 +12,7 @@ from rmqjobs.topology import Binding, Topology
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What differs; of bindings and arguments only what the management API tells.
+    """What differs; for bindings and arguments, only what the management API reports.
 
     Args:
         exchanges: Those that are missing.
@@ -35,7 +35,7 @@ class Drift:
 
 
 def compare(facts: Facts, topology: Topology) -> Drift:
-    """What this user may not look at counts as being there."""
+    """Compares the two; whatever this user may not look at counts as being there."""
     queues = [each.name for each in topology.queues if each.name not in facts.queues and each.name not in facts.unseen]
     api = facts.management
     bound = api.bindings if api else frozenset()
@@ -62,7 +62,7 @@ def _once(bindings: Iterable[Binding]) -> Iterable[Binding]:
 
 
 def _differences(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> str:
-    """As `x-overflow = drop-head instead of reject-publish`."""
+    """The differences, such as `x-overflow = drop-head instead of reject-publish`."""
     found = {"x-queue-type": there.get("type", "classic"), **(there.get("arguments") or {})}
     keys = [key for key in sorted(wanted.keys() | found.keys()) if wanted.get(key) != found.get(key)]
     return ", ".join(f"{key} = {found.get(key, 'none')} instead of {wanted.get(key, 'none')}" for key in keys)

@@ -1,4 +1,4 @@
-"""What `rmqjobs topology apply` would change: one line a change, in the order in which they happen."""
+"""What `rmqjobs topology apply` would change: one line per change, in the order in which they happen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rmqjobs.topology import Names, Topology, job_type_of_key
 
 
 class Verb(StrEnum):
-    """What becomes of a thing."""
+    """What happens to a thing."""
 
     DECLARE = "declare"
     BIND = "bind"
@@ -33,7 +33,7 @@ class Change:
     Args:
         change: What happens.
         kind: exchange, queue, binding, policy or operator policy.
-        name: Of the thing.
+        name: Name of the thing.
         details: More about it.
     """
 
@@ -47,9 +47,9 @@ async def make(settings: Settings, topology: Topology, *, shield: bool) -> list[
     """Looks at the broker, and changes nothing.
 
     Args:
-        settings: Where.
+        settings: The broker, and the prefix.
         topology: What is wanted.
-        shield: Whether other policies are to be kept away.
+        shield: Whether to plan a shield against other policies too.
 
     Raises:
         BrokerError: The broker is not there, or refuses us.

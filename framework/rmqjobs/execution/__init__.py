@@ -1,7 +1,7 @@
 """Runs one handler on one job: on the event loop, in a thread, or in a child process. Floor 4: knows no AMQP.
 
-`Run` is one run, `Pools` the three places. A run ends with a result or an exception, and is stopped with one. What cannot be
-stopped is not given up: the job stays ours until its run ends, so that it never runs twice at once.
+`Run` is one run, `Pools` the three places. A run ends with a result or an exception, and is stopped with an exception. A run
+that cannot be stopped is not abandoned: its job stays ours until the run ends, so that it never runs twice at once.
 """
 
 from rmqjobs.execution.limits import keep_limits, run_alone

@@ -1,9 +1,9 @@
 """The program of a child process: takes orders from its parent, runs one job at a time, and answers each.
 
 Started as `python -m rmqjobs.execution.child SOCKET PERMITS SIGNS MODULE …`: three descriptors, and what to import before it
-says that it is up. An order that waits here may be taken back by the parent: whoever reads its permit, a number in a pipe, has
-it. When the parent is gone, or silent for longer than the lease of a singleton that runs, this process ends itself and all it
-has started: another worker is about to run that job.
+says that it is up. The parent may take back an order that waits here: each order has a permit, a number in a pipe, and whoever
+reads that owns the order. When the parent is gone, or silent for longer than the lease of a singleton that runs, this process
+ends itself and all it has started: another worker is about to run that job.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Child:
         self._permit = 0  # the last one that was read
         self._pid = os.getpid()
         self._sending = Lock()  # a handler may report from threads of its own
-        self._lease: float | None = None  # seconds for which the job that runs now may go on without a sign of the parent
+        self._lease: float | None = None  # seconds for which the job that runs now may go on without a sign from the parent
         self._wake, self._woken = os.pipe()
         self._loop = asyncio.Runner()
 
@@ -75,7 +75,7 @@ class _Child:
             self._take_lease(head["lease"])
         result = b""
         try:
-            # A context of its own: no variable that one job sets is seen by the next.
+            # A context of its own: no job sees a variable that another one has set.
             result = contextvars.copy_context().run(self._run, head, body)
             answer: frames.Head = {}
         except BaseException as error:  # noqa: BLE001 - every end of a handler is a value here
@@ -110,9 +110,9 @@ class _Child:
         os.write(self._woken, b"!")
 
     def _watch(self) -> None:
-        """Ends everything when the parent is gone, or has not been heard of for the length of a lease."""
+        """Ends everything when the parent is gone, or has not been heard from for the length of a lease."""
         poll = select.poll()
-        poll.register(self._connection, 0)  # its end is told in any case
+        poll.register(self._connection, 0)  # its end is reported in any case
         poll.register(self._signs, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         while True:
@@ -156,7 +156,7 @@ def _load(reference: str) -> Any:
 
 
 def main() -> None:
-    """Serves the descriptors that are its arguments."""
+    """Serves the descriptors given as arguments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides what Ctrl-C means
     connection, permits, signs = descriptors = [int(argument) for argument in sys.argv[1:4]]
     for descriptor in descriptors:

@@ -43,7 +43,7 @@ class Child(asyncio.Protocol):
         """Starts the process; it takes orders at once, and reads them when it is up.
 
         Raises:
-            OSError: The system starts none.
+            OSError: The system cannot start it.
         """
         ours, theirs = socket.socketpair()
         inherited = (theirs.fileno(), self._permits, self._their_signs)
@@ -64,11 +64,11 @@ class Child(asyncio.Protocol):
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Id of the process; 0 before it is started."""
         return self._process.pid if self._process else 0
 
     def send(self, number: int, frame: bytes) -> None:
-        """Gives it an order; numbers ascend. What one turn of the event loop gives goes in one write."""
+        """Gives it an order; numbers ascend. All orders from one turn of the event loop go in one write."""
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._flush)
         self._unsent.append(frame)
@@ -85,19 +85,19 @@ class Child(asyncio.Protocol):
         return int(frames.PERMIT.unpack(data)[0]) if data else None
 
     def sign(self) -> None:
-        """Tells it that somebody is here."""
+        """Tells it that this process is still alive."""
         with contextlib.suppress(OSError):
             os.write(self._signs, b".")
 
     def kill(self) -> None:
-        """Ends it and everything it has started, also when it is dead already: it leads a session of its own."""
+        """Ends it and everything it has started, even when it is dead already: it leads a session of its own."""
         if not self._killed and self._process is not None:
             self._killed = True  # once, and soon after its death: later the number may be somebody else's
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     async def ended(self) -> str:
-        """Waits for its end and says how it came."""
+        """Waits for its end, and returns how it ended."""
         if self._process is None or self._watcher is None:
             return "was never started"
         code = await self._process.wait()
@@ -114,17 +114,17 @@ class Child(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment] # it is a stream's
 
     def data_received(self, data: bytes) -> None:
-        """Part of its frames has come."""
+        """Part of its frames has arrived."""
         for head, body in self._unpacker.feed(data):
             self._on_frame(head, body)
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """It closed its socket: whatever is left of it cannot answer."""
+        """It closed its socket, so whatever is left of it cannot answer."""
         self.kill()
         self._on_end()
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        """Takes what it has started down with it: somebody of its group may hold its socket open."""
+        """When it dies, kills what it has started: another process of its group may hold its socket open."""
         await process.wait()
         self.kill()
 

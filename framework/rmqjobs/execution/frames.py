@@ -1,7 +1,7 @@
-"""What crosses the border to a child process: frames of a JSON head and a body of bytes. Never a pickle.
+"""What is sent to and from a child process: frames of a JSON head and a body of bytes. Never a pickle.
 
 To the child: an order, with the payload as its body. From the child: reports, and for each order one answer, with the result
-as its body. Exceptions cross as text; the three signals keep their meaning.
+as its body. Exceptions are sent as text; the three signals keep their meaning.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LENGTHS = struct.Struct(">II")  # of the head and of the body
 PERMIT = struct.Struct(">I")
 Head = dict[str, Any]
 _TIMES = ("published_at", "scheduled_for", "period_start")
-# What a header can be and JSON cannot.
+# Values that a header can have and JSON cannot.
 _TAG = "\0rmqjobs"
 _TAGGED: Mapping[type, Any] = {datetime: datetime.isoformat, bytes: bytes.hex, Decimal: str}
 _UNTAGGED: Mapping[str, Any] = {"datetime": datetime.fromisoformat, "bytes": bytes.fromhex, "Decimal": Decimal}
@@ -47,7 +47,7 @@ def pack_report(number: int, kind: str, data: Mapping[str, Any]) -> bytes:
 
 
 class Unpacker:
-    """Gathers what has arrived and gives whole frames."""
+    """Gathers the bytes that have arrived and gives whole frames."""
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -78,7 +78,7 @@ def _read(encoded: bytes) -> Any:
 
 
 def job_fields(job: Job) -> dict[str, Any]:
-    """A job for the other side; what is as by default stays here."""
+    """A job for the other side; fields with default values are left out."""
     fields: dict[str, Any] = {"id": job.id, "type": job.type, "attempt": job.attempt, "max_attempts": job.max_attempts}
     fields["queue"] = job.queue
     for name in ("schedule", "correlation_id", "state"):

@@ -1,4 +1,4 @@
-"""A lane: at most so many at once, the rest waits as plain values, in order."""
+"""A lane runs a limited number of items at once; the rest wait as plain values, in order."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, Generic, TypeVar
 
 ItemT = TypeVar("ItemT")
-_STRETCH = 0.005  # seconds of items that do not wait, before the event loop has a turn
+_STRETCH = 0.005  # seconds that items which never wait may take before the event loop has a turn
 
 
 class Lane(Generic[ItemT]):
     """Runs `start(item)` for each submitted item, never more than `slots` at once.
 
-    Its runners are tasks that take one item after the other: a task for each would cost more than many a handler. Each item
-    has a context of its own all the same, so that no variable of one job is seen by the next.
+    Its runners are tasks that take one item after the other: a task for each item would cost more than many handlers do. Each
+    item still has a context of its own, so that no job sees a variable of another one.
 
     Args:
-        slots: How many at once.
-        start: What runs; it handles its own errors.
+        slots: How many run at once.
+        start: Makes the work of an item; it handles its own errors.
     """
 
     def __init__(self, slots: int, start: Callable[[ItemT], Coroutine[Any, Any, None]]) -> None:
@@ -35,7 +35,7 @@ class Lane(Generic[ItemT]):
 
     @property
     def running(self) -> int:
-        """Items that have started and not ended, or are about to start."""
+        """How many items have started and not ended, or are about to start."""
         return self._running + min(len(self._waiting), self._slots - self._running)
 
     def submit(self, item: ItemT) -> None:
@@ -46,21 +46,21 @@ class Lane(Generic[ItemT]):
 
     @property
     def waiting(self) -> Sequence[ItemT]:
-        """What has not started."""
+        """Items that have not started."""
         return self._waiting
 
     def take(self, which: Callable[[ItemT], bool] = lambda _item: True) -> list[ItemT]:
-        """Waiting items; they are not in the lane any more."""
+        """Takes waiting items out of the lane, and returns them."""
         taken = [item for item in self._waiting if which(item)]
         self._waiting = deque(item for item in self._waiting if not which(item))
         return taken
 
     def _wake(self) -> None:
-        """One runner, if a slot is free; another one only when that has to wait: most items end before anybody else could."""
+        """Wakes one runner, if a slot is free. The next is woken only when that one has to wait: most items never do."""
         self._awake = True
         while self._idle:
             woken = self._idle.pop()
-            if not woken.done():  # it would be, had its runner been cancelled
+            if not woken.done():  # it is done if its runner was cancelled
                 woken.set_result(None)
                 return
         if len(self._runners) < self._slots:
@@ -76,7 +76,7 @@ class Lane(Generic[ItemT]):
         try:
             while True:
                 await self._run_waiting(task)
-                if task is None or task.cancelling():  # what was meant for one item must not hit the next
+                if task is None or task.cancelling():  # a cancellation meant for one item must not hit the next
                     return
                 woken: asyncio.Future[None] = loop.create_future()
                 self._idle.append(woken)
@@ -86,7 +86,7 @@ class Lane(Generic[ItemT]):
             self._waits()
 
     async def _run_waiting(self, task: asyncio.Task[None] | None) -> None:
-        """One item after the other, until none waits."""
+        """Runs one item after the other, until none waits."""
         until = time.monotonic() + _STRETCH
         while self._waiting and not (task and task.cancelling()):
             work, context = self._start(self._waiting.popleft()), contextvars.copy_context()
@@ -97,7 +97,7 @@ class Lane(Generic[ItemT]):
                 await _in_context(context, work, waits_for)
             except StopIteration:  # it ended without having to wait
                 pass
-            except Exception as error:  # noqa: BLE001 - told to the event loop, as a task's would be
+            except Exception as error:  # noqa: BLE001 - reported to the event loop, as a task's would be
                 told = {"message": "a lane's work raised", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(told)
             finally:
@@ -110,12 +110,12 @@ class Lane(Generic[ItemT]):
 
 @types.coroutine
 def _in_context(context: contextvars.Context, work: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
-    """Awaits the rest of it in this context: what a task does at each step, without the task."""
+    """Awaits the rest of the work in this context, as a task does at each step."""
     while True:
         step: Callable[..., Any] = work.send
         try:
             value = yield waits_for
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the work's
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is for the work
             value, step = error, work.throw
         try:
             waits_for = context.run(step, value)

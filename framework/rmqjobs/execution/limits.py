@@ -15,7 +15,7 @@ LOOK_EVERY = 0.1  # seconds by which a time limit can be late
 
 
 async def keep_limits(runs: Callable[[], Iterable[Run]]) -> None:
-    """Until cancelled. One look at all runs, now and then, costs less than a timer for each.
+    """Stops overdue runs until cancelled. Looking at all runs now and then costs less than a timer for each.
 
     Args:
         runs: Gives those that have not ended.
@@ -30,7 +30,7 @@ async def keep_limits(runs: Callable[[], Iterable[Run]]) -> None:
 
 
 async def run_alone(pools: Pools, run: Run) -> object:
-    """The result of one run, its limit kept: for whoever runs nothing else."""
+    """The result of one run, with its time limit kept; for callers that run nothing else."""
     limits = asyncio.create_task(keep_limits(lambda: [run]))
     try:
         return await pools.run(run)

@@ -15,7 +15,7 @@ class LoopPool:
     """Runs `async def` handlers; a stopped one is cancelled."""
 
     async def run(self, run: Run) -> object:
-        """The handler's result, or its exception, or what it was stopped by."""
+        """The handler's result; raises its exception, or the error that it was stopped with."""
         task: asyncio.Task[object] = asyncio.current_task()  # type: ignore[assignment] # there is one
         run.begin(lambda _error: task.cancel())
         try:
@@ -34,11 +34,11 @@ class LoopPool:
             run.end()
 
     async def close(self) -> None:
-        """Nothing is kept open."""
+        """Does nothing: nothing is kept open."""
 
 
 async def _swallow_late_cancellation() -> None:
-    """Stopped in the moment the handler returned: the work is done, the pending cancellation must not hit what follows."""
+    """For a run stopped just as its handler returned: the work is done, and the cancellation must not hit what follows."""
     task = cast("asyncio.Task[object]", asyncio.current_task())
     try:
         await asyncio.sleep(0)

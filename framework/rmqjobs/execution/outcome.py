@@ -29,7 +29,7 @@ def checked(result: object) -> object:
 def told(error: BaseException) -> Exception:
     """What a handler raised, as an exception that ends its job and nothing else.
 
-    `SystemExit` would end the worker, `StopIteration` cannot leave a coroutine: these become their own description.
+    `SystemExit` would end the worker, and `StopIteration` cannot leave a coroutine: these become a `RemoteError`.
     """
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, (StopIteration, StopAsyncIteration)):
         error = error.__cause__  # Python's way to say that a coroutine raised it

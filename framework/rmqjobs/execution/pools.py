@@ -20,7 +20,7 @@ class RunsHandlers(Protocol):
     """What every pool does."""
 
     async def run(self, run: Run) -> object:
-        """The handler's result; raises its exception, or what it was stopped by."""
+        """The handler's result; raises its exception, or the error that it was stopped with."""
 
     async def close(self) -> None:
         """Ends what the pool keeps open."""
@@ -33,7 +33,7 @@ class Pools:
         threads: Number of threads.
         children: Number of child processes.
         recycle: When a child process is replaced.
-        lease: For how long a child that runs a singleton goes on without a sign of life of this process.
+        lease: How long a child that runs a singleton goes on without a sign of life from this process.
         modules: What child processes import before their first job.
     """
 
@@ -51,7 +51,7 @@ class Pools:
         self._pools: dict[Pool | None, RunsHandlers] = {}
 
     def run(self, run: Run, *, isolated: bool = False) -> Coroutine[Any, Any, object]:
-        """Runs the handler; `isolated` in a child of its own whatever its pool, if a child can import it."""
+        """Runs the handler; if `isolated`, in a child of its own whatever its pool, provided that a child can import it."""
         pool = _ISOLATED if isolated and is_importable(run.handler) else run.handler.pool
         runner = self._pools.get(pool)
         if runner is None:
@@ -59,7 +59,7 @@ class Pools:
         return runner.run(run)
 
     def shed(self, error: Exception, *, keep: int = 0) -> None:
-        """Stops runs that wait for a child process, but for so many at each, with this error."""
+        """Stops runs that wait for a child process, with this error, except `keep` of them at each child."""
         pool = self._pools.get(Pool.PROCESS)
         if isinstance(pool, ProcessPool):
             pool.shed(error, keep=keep)

@@ -1,7 +1,7 @@
-"""The process pool: children that run one job at a time and hold the next ones, so that they never wait for them.
+"""The process pool: children run one job at a time and already hold the next ones, so that they never wait for work.
 
-A child is killed for certain when the run in it is stopped. Its death costs the job that ran in it, nobody else's: what it held
-besides runs in another child.
+A child is always killed when the run in it is stopped. Its death affects only the job that ran in it: other jobs that it held
+run in another child.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger("rmqjobs.execution")
 
 MOST = 16
 UP_WITHIN = 60.0  # seconds that a child may take to start and import what it needs
-HELD = 0.005  # seconds of work that a child has, beyond the job that runs and the next
+HELD = 0.005  # seconds of work that a child holds, beyond the job that runs and the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Recycle:
     """When a child is replaced, after a job.
 
     Args:
-        jobs: It has run so many.
-        peak_bytes: It has once used so much memory.
+        jobs: When it has run this many.
+        peak_bytes: When it has used this much memory at any time.
     """
 
     jobs: int = 10_000
@@ -81,16 +81,16 @@ class ProcessPool:
     Args:
         size: How many children at most.
         recycle: When a child is replaced, so that leaks stay small.
-        lease: A child that runs a singleton ends itself when it hears nothing for so long: this process may be frozen, the
-            broker has given the job to another worker, and nobody is left to kill the child.
+        lease: A child that runs a singleton ends itself when it hears nothing for this long. This process may be frozen: then
+            the broker gives the job to another worker, and nobody is left to kill the child.
         modules: What each child imports before its first job.
-        most: Jobs that a child has at most, the one that runs included.
+        most: The most jobs that a child holds, including the one that runs.
     """
 
     def __init__(self, size: int, recycle: Recycle, lease: timedelta, *, modules: Iterable[str] = (), most: int = MOST) -> None:
         self._size, self._recycle, self._lease, self._most = size, recycle, lease.total_seconds(), most
         self._modules = tuple(modules)
-        self._pace = math.inf  # seconds of a run, of late
+        self._pace = math.inf  # seconds that runs took lately
         self._seats: list[_Seat] = []
         self._waiting: deque[_Order] = deque()
         self._starting = 0
@@ -115,7 +115,7 @@ class ProcessPool:
             run.end()
 
     def shed(self, error: Exception, *, keep: int = 0) -> None:
-        """Stops what no child has begun, but for so many jobs of each, with this error."""
+        """Stops runs that no child has begun, with this error, except `keep` of them at each child."""
         for seat in self._seats:
             for order in list(seat.orders)[keep + 1 :]:
                 order.run.stop(error)
@@ -127,7 +127,7 @@ class ProcessPool:
         self._size = 0
         while self._waiting:
             order = self._waiting.popleft()
-            order.end(order.run.stopped_by or Interrupted("the worker stops"))
+            order.end(order.run.stopped_by or Interrupted("the worker is stopping"))
         for seat in self._seats:
             seat.child.kill()
         while self._tasks or self._seats:
@@ -137,7 +137,7 @@ class ProcessPool:
     # -- which child gets which order
 
     def _place(self) -> None:
-        """Gives what waits to children that have room, the idle ones first; one too few are started."""
+        """Gives waiting orders to children that have room, idle ones first; starts children where there are too few."""
         while self._waiting:
             seat = min((each for each in self._seats if self._has_room(each)), key=lambda each: len(each.orders), default=None)
             if (seat is None or seat.orders) and len(self._seats) + self._starting < self._size:
@@ -152,7 +152,7 @@ class ProcessPool:
 
     @property
     def _depth(self) -> int:
-        """Jobs that a child has: the one that runs and the next, of short ones more, so that several go in one write."""
+        """How many jobs a child holds: the one that runs and the next, or more short ones, so that several go in one write."""
         return min(max(int(HELD / self._pace), 2), self._most)
 
     def _give(self, seat: _Seat, order: _Order) -> None:
@@ -165,7 +165,7 @@ class ProcessPool:
         seat.child.send(order.number, frames.pack(_head(order, lease), order.run.body))
 
     def _begin(self, seat: _Seat) -> None:
-        """The first order's time starts."""
+        """Starts the time of the first order."""
         order = seat.orders[0]
         run = order.run
         run.begin(lambda _error: self._withdraw(order))
@@ -173,7 +173,7 @@ class ProcessPool:
             seat.signs = asyncio.create_task(_give_signs_of_life(seat.child, self._lease))
 
     def _over(self, seat: _Seat) -> None:
-        """What ran in the child does so no more: the next one's turn."""
+        """The run in the child is over: it is the next one's turn."""
         if seat.signs is not None:
             seat.signs.cancel()
             seat.signs = None
@@ -192,7 +192,7 @@ class ProcessPool:
         return order
 
     def _employ(self, seat: _Seat) -> None:
-        """An idle child takes over what another one only holds."""
+        """Lets an idle child take over an order that another one only holds."""
         self._place()
         busy = next((each for each in self._seats if len(each.orders) > 1), None)
         if busy is not None and not seat.orders and self._has_room(seat):
@@ -201,7 +201,7 @@ class ProcessPool:
                 self._give(seat, order)
 
     def _withdraw(self, order: _Order) -> None:
-        """Ends an order with what its run was stopped by, wherever it is."""
+        """Ends an order, wherever it is, with the error that its run was stopped with."""
         if order in self._waiting:
             self._waiting.remove(order)
             order.end(order.run.stopped_by)
@@ -227,7 +227,7 @@ class ProcessPool:
     # -- what comes from the children
 
     async def _start(self) -> None:
-        """Starts a child. Where the system refuses, the order that waits longest fails of it, like a handler that raises."""
+        """Starts a child. If the system refuses, the order that has waited longest fails with that error."""
         seat = _Seat(Child(self._modules, lambda head, body: self._on_frame(seat, head, body), lambda: self._on_end(seat)))
         seat.starting = asyncio.get_running_loop().call_later(UP_WITHIN, seat.child.kill)
         try:
@@ -252,7 +252,7 @@ class ProcessPool:
             return
         order = seat.orders[0] if seat.orders else None
         if order is None or order.number != head["number"]:
-            return  # of a job that has ended: a thread that it has left behind still reports
+            return  # of a job that has ended: a thread that it left behind still reports
         if "report" in head:
             _report(order.run.job, head["report"], head["data"])
             return
@@ -271,7 +271,7 @@ class ProcessPool:
         self._employ(seat)
 
     def _on_up(self, seat: _Seat) -> None:
-        """The child runs jobs from here on; until now nobody's time was running."""
+        """The child runs jobs from here on; until now no job's time was running."""
         if seat.starting is not None:
             seat.starting.cancel()
             seat.starting = None
@@ -286,7 +286,7 @@ class ProcessPool:
             seat.child.kill()
 
     def _on_end(self, seat: _Seat) -> None:
-        """The child is dead: what it had not begun runs in another one."""
+        """The child is dead: orders that it had not begun run in another one."""
         if seat in self._seats:
             self._seats.remove(seat)
         if seat.starting is not None:
@@ -295,7 +295,7 @@ class ProcessPool:
         while (order := self._take_back(seat)) is not None:
             spared.append(order)
         if not seat.runs and not seat.orders and spared:
-            seat.orders.append(spared.pop(0))  # it never began anything; the next one may not either, and so for ever
+            seat.orders.append(spared.pop(0))  # it never began anything; unless one order fails, that may go on for ever
         for order in reversed(spared):
             self._wait_again(order)
         if seat.signs is not None:

@@ -40,13 +40,13 @@ class Run:
     _complaint: asyncio.TimerHandle | None = field(default=None, repr=False)
 
     def wait(self, stopper: Callable[[Exception], object]) -> None:
-        """It waits in its pool; `stopper` ends that, should it be stopped before it begins."""
+        """The run waits in its pool; `stopper` ends that if it is stopped before it begins."""
         self._stopper = stopper
         if self.stopped_by is not None:
             stopper(self.stopped_by)
 
     def begin(self, stopper: Callable[[Exception], object]) -> None:
-        """Its time starts, and it can be stopped; `stopper` is how the pool does that."""
+        """Starts its time; from here on it can be stopped, and `stopper` is how the pool does that."""
         self._began, self._stopper = time.monotonic_ns(), stopper
         if self.stopped_by is not None:  # before it began
             stopper(self.stopped_by)
@@ -63,7 +63,7 @@ class Run:
         self._stopper(error)
 
     def end(self) -> None:
-        """Its time is over, and it cannot be stopped any more; harmless when that is so already."""
+        """Ends its time; it cannot be stopped any more. Harmless when it has ended already."""
         if self._began is not None:
             self.seconds = self._elapsed_us() / 1_000_000
         self._began = self._stopper = None
@@ -84,11 +84,11 @@ class Run:
 
     @property
     def is_overdue(self) -> bool:
-        """Whether it has had its time."""
+        """Whether its time is up."""
         return self.elapsed >= self.handler.max_runtime.total_seconds()
 
     def stop_overdue(self) -> None:
-        """Its time is up."""
+        """Stops the run because its time is up."""
         limit = self.handler.max_runtime
         self.stop(TimeLimitExceeded(f"{self.handler.name} ran longer than its max_runtime of {limit}"))
 

@@ -24,7 +24,7 @@ class StopRun(BaseException):
 class _Task:
     run: Run
     future: _Future
-    # The job's own, with what hooks have set: no variable that one job sets is seen by the next.
+    # The job's own, with what hooks have set: no job sees a variable that another one has set.
     context: Context = field(default_factory=copy_context)
     thread: int | None = None
 
@@ -32,8 +32,8 @@ class _Task:
 class ThreadPool:
     """Runs plain functions.
 
-    A stopped run sees `job.cancelled` and gets an exception raised between two of its bytecodes; inside a long C call it
-    goes on until that returns.
+    A stopped run sees `job.cancelled`, and an exception is raised in it between two bytecodes; inside a long C call it
+    goes on until that call returns.
     """
 
     def __init__(self, slots: int) -> None:
@@ -48,7 +48,7 @@ class ThreadPool:
             thread.start()
 
     async def run(self, run: Run) -> object:
-        """The handler's result, or its exception, or what it was stopped by."""
+        """The handler's result; raises its exception, or the error that it was stopped with."""
         task = _Task(run, self._loop.create_future())
         run.begin(lambda _error: self._interrupt(task))
         self._tasks.put(task)

@@ -1,4 +1,4 @@
-"""`/metrics`, `/livez` and `/readyz` over HTTP, from a thread of their own: a loop that hangs is reported, not waited for."""
+"""`/metrics`, `/livez` and `/readyz` over HTTP, from a thread of their own: they still answer when the event loop hangs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _Respond = Callable[[str, list[tuple[str, str]]], object]
 
 
 class Collector(Protocol):
-    """What has figures to show."""
+    """Anything that has metrics to show."""
 
     def collect(self) -> Iterable[Any]:
         """Metric families of prometheus-client."""
 
 
 def cumulative(bounds: Iterable[float], counts: Iterable[int]) -> list[tuple[str, float]]:
-    """Counts per bucket as Prometheus has them: each with all below it."""
+    """Counts per bucket as Prometheus wants them: each includes all lower buckets."""
     total, found = 0.0, []
     for bound, count in zip((*map(str, bounds), "+Inf"), counts, strict=True):
         total += count
@@ -41,10 +41,10 @@ class Probes:
     """The server; does nothing unless the setting `metrics_port` opens a port.
 
     Args:
-        settings: Which port.
-        role: Of the process, for `rmqjobs_build_info`.
+        settings: Has the address and the port.
+        role: Role of the process, for `rmqjobs_build_info`.
         collectors: What is shown at `/metrics`.
-        trouble: Why this process is not ready, for `/readyz`; empty when it is.
+        trouble: Gives why this process is not ready, for `/readyz`; empty when it is.
     """
 
     def __init__(self, settings: Settings, *, role: str, collectors: Sequence[Collector], trouble: Callable[[], str]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True  # whoever reads slowly holds up neither the others nor the end
+    daemon_threads = True  # a slow reader holds up neither the others nor the shutdown
     block_on_close = False
 
 
@@ -25,11 +25,11 @@ class _Quiet(WSGIRequestHandler):
     timeout = 5
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - its name there
-        """A line for each scrape helps nobody."""
+        """Logs nothing: a line for each scrape helps nobody."""
 
 
 def listen(host: str, port: int, answer: Callable[..., Any]) -> WSGIServer:
-    """A server that does not serve yet; `OSError` when the address cannot be had."""
+    """A server that does not serve yet; raises `OSError` when the address is not available."""
     return make_server(host, port, answer, server_class=_Server, handler_class=_Quiet)
 
 

@@ -1,4 +1,4 @@
-"""What producers use: `AsyncPublisher` on an event loop, `Publisher` in any program. Floor 6: one link, two faces.
+"""What producers use: `AsyncPublisher` on an event loop, `Publisher` in any program. Floor 6: both use the same link.
 
 `publish` returns when RabbitMQ has confirmed the job, or raises within the deadline; there is no third way.
 """

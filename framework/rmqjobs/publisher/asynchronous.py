@@ -21,7 +21,7 @@ class AsyncPublisher:
 
     Args:
         url: The broker, as `amqp[s]://user:password@host[:port][,host2]/vhost`. Without it, and for all other settings, the
-            `RMQJOBS_…` environment variables count.
+            `RMQJOBS_…` environment variables apply.
         app_id: Name of the publishing program; travels in every job.
         settings: All settings at once, instead of `url`.
     """
@@ -41,7 +41,7 @@ class AsyncPublisher:
 
         Raises:
             InvalidJob: The job can never be published.
-            PublishError: It is not known to be in RabbitMQ within `publish_timeout`.
+            PublishError: It is not known to be in RabbitMQ after `publish_timeout`.
             BrokerError: The broker refuses us: password, virtual host, permissions.
         """
         return await self._publish(self._write.payload(payload, **options))
@@ -59,13 +59,13 @@ class AsyncPublisher:
 
         Raises:
             PublishError, BrokerError: As `publish`; some of the jobs may be queued. The error's `published` is the list of
-                ids that are known to be.
+                the ids of those that are known to be.
         """
         self._check_open()
         return await publish_all(self._link, self._write.payloads(payloads, **options), self._settings.publish_timeout)
 
     async def close(self) -> None:
-        """Waits for what is outstanding and closes the connection, for good; harmless when it is closed."""
+        """Waits for outstanding jobs and closes the connection for good; harmless when it is closed already."""
         self._closed = True
         await self._link.close()
 

@@ -14,7 +14,7 @@ from rmqjobs.wire.jobs import Message
 
 
 async def publish_all(link: PublishLink, messages: Iterable[Message], timeout: timedelta) -> list[str]:
-    """Sends them as they are made and returns their ids once RabbitMQ has all; see `AsyncPublisher.publish_many`."""
+    """Sends messages as they are made and returns their ids once RabbitMQ has all; see `AsyncPublisher.publish_many`."""
     batch = _Batch(asyncio.get_running_loop())
     try:
         for message in messages:
@@ -53,7 +53,7 @@ class _Batch:
         return settled
 
     async def room(self) -> None:
-        """Waits while too many are open, and lets the loop breathe now and then."""
+        """Waits while too many are open, and gives the loop a turn now and then."""
         if self._open >= self.ROOM:
             await self._until(self.ROOM // 2)
         elif len(self._ids) % 100 == 99:  # noqa: PLR2004 - often enough to read confirms while sending
@@ -71,7 +71,7 @@ class _Batch:
         return self._ids
 
     async def refuse(self, error: RmqJobsError) -> None:
-        """Puts into the error which jobs are known to be queued all the same."""
+        """Stores in the error which jobs are known to be queued all the same."""
         await self._until(0)
         error.published = [job_id for job_id in self._ids if job_id not in self._failed]  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""From what a producer says to a message, in whichever thread that is, and to the link that sends it."""
+"""Makes messages of what a producer gives, in any thread, and the link that sends them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from rmqjobs.wire.jobs import Message, Options, encode, new_job_id
 
 
 class BatchOptions(TypedDict, total=False):
-    """What may be said about jobs besides their payloads. None counts as not given.
+    """Options of jobs, besides their payloads. None counts as not given.
 
     Keys:
         delay: Run it this much later, to whole seconds, up to 8.5 years.
         run_at: Run it at this aware instant instead; a past one means now.
         expires: Drop it, with a record in the journal, if it has not started by then.
-        priority: 0 to 31, higher first; only RabbitMQ 4 heeds it (two levels before 4.3).
+        priority: 0 to 31, higher first; only RabbitMQ 4 respects it (two levels before 4.3).
         headers: Headers of your own, such as a trace context; they reach the handler.
     """
 
@@ -39,7 +39,7 @@ class BatchOptions(TypedDict, total=False):
 
 
 class PublishOptions(BatchOptions, total=False):
-    """What may be said about one job; see also `BatchOptions`.
+    """Options of one job; see also `BatchOptions`.
 
     Keys:
         job_id: Your own id instead of a new UUIDv7, so that publishing again is recognisable.
@@ -64,7 +64,7 @@ class Writer:
         self._names, self._max_body, self._app_id = Names(settings.prefix), settings.max_body, app_id
 
     def payload(self, payload: Payload, job_id: str | None = None, **options: Any) -> Message:
-        """The message of a typed job; `InvalidJob` when there can be none."""
+        """The message of a typed job; raises `InvalidJob` when it can never be published."""
         return self._message(_type_of(payload), _json_of(payload), job_id, Options(**options, app_id=self._app_id))
 
     def payloads(self, payloads: Iterable[Payload], **options: Any) -> Iterator[Message]:
@@ -73,13 +73,13 @@ class Writer:
         return (self._message(_type_of(payload), _json_of(payload), None, shared) for payload in payloads)
 
     def json(self, job_type: str, data: JsonValue | bytes, job_id: str | None = None, **options: Any) -> Message:
-        """The message of a job without a payload class; `InvalidJob` when there can be none."""
+        """The message of a job without a payload class; raises `InvalidJob` when it can never be published."""
         return self._message(job_type, _json_bytes(job_type, data), job_id, Options(**options, app_id=self._app_id))
 
     def _message(self, kind: str, body: bytes, job_id: str | None, options: Options) -> Message:
         job_id = new_job_id() if job_id is None else job_id
         if not job_id:
-            raise InvalidJob(f"{kind}: the job_id is empty. Give one, or none to have one made")
+            raise InvalidJob(f"{kind}: the job_id is empty. Give one, or leave it out to have one made")
         now, max_body = datetime.now(UTC), self._max_body
         try:
             return encode(self._names, kind, body, job_id=job_id, options=options, now=now, max_body=max_body)
@@ -88,7 +88,7 @@ class Writer:
 
 
 def link_of(settings: Settings) -> PublishLink:
-    """The link of a publisher. A job must be safe before any worker ever ran, so it sees to the exchanges itself."""
+    """The link of a publisher. A job must be safe before any worker ever ran, so the link declares what it needs itself."""
     names = Names(settings.prefix)
 
     async def prepare(connection: Connection) -> None:

@@ -1,8 +1,8 @@
 """One time of being the active scheduler: from taking the token to losing the connection that holds it.
 
-A step publishes the due jobs, confirmed, then the next token, confirmed, and then acknowledges the old one, all on that
-connection. Whatever dies between two of these, the next active one finds a token: at worst it publishes a tick again, with
-the same id and another mark, and workers run one of the two.
+A step publishes the due jobs, then the next token, each confirmed, and then acknowledges the old token, all on that
+connection. Whatever dies in between, the next active scheduler finds a token: at worst it publishes a tick again, with the
+same id and another mark, and workers run only one of the two.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from rmqjobs.wire.scheduling import Entry, Report, Token
 log = logging.getLogger("rmqjobs.scheduler")
 
 REWRITE = timedelta(minutes=5)  # well within the broker's shortest usual limit for an unacknowledged message
-GATHER = timedelta(seconds=1)  # what reports change is written at most so much later
+GATHER = timedelta(seconds=1)  # changes by reports are written at most this much later
 RETRY = timedelta(seconds=1)
-HELLO_EVERY = timedelta(seconds=60)  # a standby that was silent for over twice that is gone
-AHEAD = timedelta(minutes=1)  # a token that is further ahead of this clock is worth a word
+HELLO_EVERY = timedelta(seconds=60)  # a standby that has been silent for over twice that is gone
+AHEAD = timedelta(minutes=1)  # a token that is further ahead of this clock is worth a warning
 
 
 @dataclass(slots=True)
@@ -49,11 +49,11 @@ class _Work:
 
     @property
     def name(self) -> str:
-        """The schedule's."""
+        """The schedule's name."""
         return self.planned.schedule.name
 
     def note(self, tick: Tick, job_id: str, error: RmqJobsError | None) -> None:
-        """What became of one tick. Those behind the first that failed are published again with it, under the same ids."""
+        """Notes what became of one tick. Those after the first that failed are published again with it, with the same ids."""
         if isinstance(error, InvalidJob):
             log.error("tick left out", extra={"schedule": self.name, "because": str(error)})
             job_id, error = "", None
@@ -63,17 +63,17 @@ class _Work:
 
 
 class Active:
-    """Ticks, and answers for the schedules.
+    """Publishes ticks, and keeps the state of the schedules.
 
     Args:
         holding: The connection that holds the token.
-        names: Of queues.
+        names: Names of queues.
         token: The state, taken over.
         tags: Deliveries to acknowledge when the next token is safe.
         catalogue: The schedules.
-        chronicle: Tells.
+        chronicle: Logs and records.
         pinger: Calls ping URLs.
-        name: This scheduler.
+        name: Name of this scheduler.
         now: The time of day, aware.
     """
 
@@ -101,7 +101,7 @@ class Active:
         self._greeted: dict[str, datetime] = {}
 
     async def begin(self) -> None:
-        """Makes the state fit the catalogue, and writes it as one's own."""
+        """Makes the state fit the catalogue, and writes it under this scheduler's name."""
         now, token = self._now(), self.token
         gap = (now - token.at).total_seconds() if token.at else None
         self._chronicle.tell(
@@ -114,7 +114,7 @@ class Active:
         await self.write()
 
     def adopt(self, catalogue: Catalogue) -> None:
-        """Takes over what plugins and file declare, perhaps anew, and adds what was added at runtime."""
+        """Takes over the schedules of plugins and file, also when these have changed, and adds those added at runtime."""
         self.catalogue, now = catalogue.declared(), self._now()
         self._take_added()
         self._due.clear()
@@ -139,12 +139,12 @@ class Active:
             other.add(self.token.added[planned.schedule.name], trusted=True)
 
     def greeted(self, name: str) -> None:
-        """A scheduler on standby is there."""
+        """Notes that a scheduler is on standby."""
         self._greeted[name] = self._now()
 
     @property
     def standbys(self) -> list[str]:
-        """Schedulers on standby, by what they said of themselves."""
+        """Names of the schedulers that have said lately that they are on standby."""
         latest = self._now() - 2 * HELLO_EVERY
         return sorted(name for name, at in self._greeted.items() if at > latest and name != self.name)
 
@@ -158,7 +158,7 @@ class Active:
         return planned.schedule.paused if paused is None else paused
 
     def set_paused(self, planned: Planned, *, paused: bool) -> None:
-        """As an operator says; what passed while it was paused was not missed."""
+        """Pauses or resumes a schedule for an operator; times that pass while it is paused do not count as missed."""
         entry, now, schedule = self.entry(planned), self._now(), planned.schedule
         due, first = planned.timetable.count(entry.cursor, now), planned.timetable.after(entry.cursor)
         if paused and due and first:  # its time had come, and its jitter had not passed
@@ -169,7 +169,7 @@ class Active:
         self.plan(planned)
 
     def take(self, planned: Planned) -> None:
-        """Begins with a schedule that is new in the catalogue."""
+        """Starts with a schedule that is new in the catalogue."""
         self._fit(planned, self._now())
         self.plan(planned)
         self._chronicle.schedules = len(self.catalogue)
@@ -181,11 +181,11 @@ class Active:
         self._overdue.note(name, self._alarms.next_at(planned, entry))
 
     async def end(self) -> None:
-        """Does nothing any more; the connection is closed, or lost."""
+        """Stops; the connection is closed, or lost."""
         await self._sweeper.close()
 
     def forget(self, name: str) -> None:
-        """Leaves out a schedule that was removed, with what its ticks have claimed."""
+        """Forgets a schedule that was removed, and ends the claims of its ticks."""
         entry = self.token.entries.pop(name, None)
         if entry is not None:
             self._sweeper.forget(name, entry)
@@ -219,7 +219,7 @@ class Active:
             await self.write()
 
     async def run_now(self, planned: Planned) -> str:
-        """Publishes a job of the schedule beside its plan; its id."""
+        """Publishes a job of the schedule beside its plan; returns the job's id."""
         now = self._now()
         job_id = wire.tick_id(planned.schedule.name, now) + wire.BY_HAND
         tick = Tick(now, now, planned.timetable.before(now), None)
@@ -229,7 +229,7 @@ class Active:
         return job_id
 
     def heard(self, report: Report, tag: int) -> None:
-        """What a worker says of a tick's job."""
+        """Takes a worker's report about a tick's job."""
         self._old_tags.append(tag)
         planned = self.catalogue.get(report.schedule)
         if planned is None:
@@ -239,15 +239,15 @@ class Active:
         self.changed()
 
     def changed(self) -> None:
-        """The token must be written soon."""
+        """Notes that the token must be written soon."""
         self._changed_at = self._changed_at or self._now()
 
     def settled(self, tag: int) -> None:
-        """A delivery that may go with the next token."""
+        """Notes a delivery that may be acknowledged when the next token is safe."""
         self._old_tags.append(tag)
 
     def superseded(self, other: Token, tag: int, *, own: bool) -> None:
-        """A token that arrived while active: one's own is held; a later one counts, with what was ticked here."""
+        """Takes a token that arrived while active: our own is held; a later one replaces ours, with what was ticked here."""
         if own and other.version == self.token.version:
             self.settled(tag)
             return
@@ -265,7 +265,7 @@ class Active:
         """Publishes the next token, confirmed, and lets go of everything that it replaces.
 
         Raises:
-            RmqJobsError: It is not in the queue: without it nobody may tick.
+            RmqJobsError: The token is not in the queue, and without it nobody may tick.
         """
         now, token = self._now(), self.token
         for planned in self.catalogue:
@@ -282,7 +282,7 @@ class Active:
         self._holding.ack(tags)
 
     async def _tick(self, names: Sequence[str], now: datetime) -> None:
-        """One step: the due ticks of these schedules, then the token."""
+        """Does one step: publishes the due ticks of these schedules, then the token."""
         planned = [each for each in map(self.catalogue.get, names) if each is not None and not self.is_paused(each)]
         works = [work for work in (self._work(each, self.entry(each), now) for each in planned) if work is not None]
         orders = [(work, tick, wire.tick_id(work.name, tick.planned)) for work in works for tick in work.decision.ticks]
@@ -298,7 +298,7 @@ class Active:
             await self.write()
 
     def _work(self, planned: Planned, entry: Entry, now: datetime) -> _Work | None:
-        """What is due of one schedule; one that cannot be reckoned with does not hold up the others."""
+        """What is due for one schedule; one that cannot be planned does not hold up the others."""
         try:
             return _Work(planned, entry, decide(planned, entry, now))
         except Exception:
@@ -306,7 +306,7 @@ class Active:
             return None
 
     def _settle(self, work: _Work, now: datetime) -> None:
-        """Moves a schedule's cursor past what was published; what was not is tried again."""
+        """Moves a schedule's cursor past the ticks that were published; those that were not are tried again."""
         schedule, entry, decision = work.planned.schedule, work.entry, work.decision
         if decision.missed is not None and work.failure is None:
             self._chronicle.misfired(schedule, decision.missed)
@@ -342,7 +342,7 @@ class Active:
     # -- the state
 
     def _take_added(self) -> None:
-        """The schedules added at runtime; one whose name a plugin or the file has taken since waits for an operator."""
+        """Adds the schedules added at runtime; one whose name a plugin or the file has taken since waits for an operator."""
         for name, fields in self.token.added.items():
             try:
                 self.catalogue.add(fields, trusted=True)
@@ -366,7 +366,7 @@ class Active:
 
 
 def take_cursors(token: Token, other: Token) -> None:
-    """What was ticked according to another token is not ticked again; nothing else of it counts."""
+    """Takes over the cursors of another token, so that its ticks do not come again; nothing else of it counts."""
     for name, entry in token.entries.items():
         theirs = other.entries.get(name)
         if theirs is not None and theirs.cursor > entry.cursor:

@@ -1,4 +1,4 @@
-"""When which schedule has to be looked at: the next moment for each, and the nearest of all at hand."""
+"""When each schedule has to be looked at next, with the nearest of all these moments at hand."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from datetime import datetime
 
 
 class Agenda:
-    """One moment for each name at most; a later note replaces an earlier one."""
+    """At most one moment for each name; a later note replaces an earlier one."""
 
     def __init__(self) -> None:
         self._moments: dict[str, datetime] = {}
         self._heap: list[tuple[datetime, str]] = []  # replaced notes stay in it until their moment
 
     def note(self, name: str, at: datetime | None) -> None:
-        """Notes the moment, or with None that there is none."""
+        """Notes the moment; None means that there is none."""
         if at is None:
             self._moments.pop(name, None)
         elif self._moments.get(name) != at:

@@ -1,4 +1,4 @@
-"""Whether what was ticked also succeeded: reports of workers, ping URLs, and the alarm when a success is overdue."""
+"""Whether the jobs of ticks also succeed: reports of workers, ping URLs, and the alarm when a success is overdue."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rmqjobs.wire.scheduling import Entry, Report, tick_id
 
 
 class Alarms:
-    """Keeps in a schedule's entry what it waits for, and tells when that is late.
+    """Keeps in a schedule's entry what it waits for, and raises the alarm when that is late.
 
     Args:
-        chronicle: Tells.
+        chronicle: Logs and records.
         pinger: Calls ping URLs.
     """
 
@@ -25,14 +25,14 @@ class Alarms:
         self._chronicle, self._pinger = chronicle, pinger
 
     def next_at(self, planned: Planned, entry: Entry) -> datetime | None:
-        """When a success becomes overdue; None when none is waited for, or that has been said."""
+        """When a success becomes overdue; None when none is waited for, or the alarm has been raised."""
         limit = planned.schedule.expected_by
         if limit is None or entry.waiting is None or entry.alarmed:
             return None
         return max(entry.waiting, entry.waiting_from or entry.waiting) + limit
 
     def look(self, planned: Planned, entry: Entry, now: datetime) -> bool:
-        """Whether an alarm was raised now."""
+        """Raises the alarm if it is time; returns whether it did."""
         at = self.next_at(planned, entry)
         if at is None or at > now or planned.schedule.expected_by is None:
             return False
@@ -40,7 +40,7 @@ class Alarms:
         return True
 
     def heard(self, planned: Planned, entry: Entry, report: Report, now: datetime) -> None:
-        """What a worker says of a tick's job."""
+        """Takes a worker's report about a tick's job."""
         schedule = planned.schedule
         if not report.by_hand:
             entry.outcome, entry.outcome_for, entry.outcome_at = report.status, report.scheduled_for, now
@@ -53,7 +53,7 @@ class Alarms:
             self._raise(planned, entry, f"its job was given up: {report.reason}")
 
     def forget(self, planned: Planned, entry: Entry) -> None:
-        """Nothing is waited for any more."""
+        """Stops waiting for a success."""
         entry.waiting, entry.alarmed = None, False
         self._chronicle.overdue.discard(planned.schedule.name)
 

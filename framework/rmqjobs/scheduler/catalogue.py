@@ -40,9 +40,9 @@ class Planned:
 
     Args:
         schedule: What it says.
-        timetable: When.
+        timetable: When it ticks.
         origin: Where it comes from.
-        overlap: What holds for it: its own word, or what its handler can give.
+        overlap: The overlap that holds: the schedule's own, or the default for its handler.
         overridden: Names of the fields that the file changed.
     """
 
@@ -108,13 +108,13 @@ class Catalogue:
         return len(self._planned)
 
     def declared(self) -> Catalogue:
-        """The same without what was added at runtime."""
+        """The same, without schedules added at runtime."""
         other = copy(self)
         vars(other)["_planned"] = {name: each for name, each in self._planned.items() if each.origin is not Origin.RUNTIME}
         return other
 
     def added(self) -> list[Planned]:
-        """What was added at runtime."""
+        """Schedules added at runtime."""
         return [each for each in self if each.origin is Origin.RUNTIME]
 
     def get(self, name: str) -> Planned | None:
@@ -122,20 +122,20 @@ class Catalogue:
         return self._planned.get(name)
 
     def find(self, name: str) -> Planned:
-        """The schedule of that name; raises `ScheduleError` with the nearest one."""
+        """The schedule of that name; raises `ScheduleError`, which names the nearest one."""
         planned = self._planned.get(name)
         if planned is None:
-            error = ScheduleError(name, "there is none of this name", hint=_nearest(name, self._planned))
+            error = ScheduleError(name, "there is no schedule of this name", hint=_nearest(name, self._planned))
             error.unknown = True
             raise error
         return planned
 
     def add(self, fields: Mapping[str, JsonValue], *, trusted: bool = False) -> Planned:
-        """Takes a schedule added at runtime.
+        """Adds a schedule at runtime.
 
         Args:
-            fields: As `Schedule` has them.
-            trusted: It was checked when it was added: its handler need not be known here.
+            fields: The fields of a `Schedule`.
+            trusted: Whether it was checked when it was first added: then its handler need not be known here.
 
         Raises:
             ScheduleError: It cannot be used, or its name is taken.
@@ -155,14 +155,14 @@ class Catalogue:
         other = self._planned.get(schedule.name)
         if other is not None:
             place = f" ({other.schedule.where})" if other.schedule.where else ""
-            hint = "Give one another name" + (
+            hint = "Rename one of them" + (
                 f"; to change a plugin's schedule from the file, write [{OVERRIDES}.{_quoted(schedule.name)}]"
                 if origin is Origin.FILE and other.origin is Origin.PLUGIN
                 else ""
             )
             raise ScheduleError(
                 schedule.name,
-                f"there is one of this name already (origin: {other.origin}){place}",
+                f"there is a schedule of this name already (origin: {other.origin}){place}",
                 where=schedule.where,
                 hint=hint,
             )
@@ -202,7 +202,7 @@ def read_file(path: Path) -> ScheduleFile:
         found[name] = tables.get(name, {})
         if not isinstance(found[name], dict) or not all(isinstance(each, dict) for each in found[name].values()):
             raise ConfigurationError(
-                str(path), f"{name} is no table of schedules", f"Write [{name}.nightly] and fields below it"
+                str(path), f"{name} is not a table of schedules", f"Write [{name}.nightly] and fields below it"
             )
     return ScheduleFile(str(path), text, found[SCHEDULES], found[OVERRIDES])
 
@@ -210,7 +210,7 @@ def read_file(path: Path) -> ScheduleFile:
 def _declared(
     registry: Registry, file: ScheduleFile, problems: list[ScheduleError]
 ) -> Iterator[tuple[Schedule, Origin, tuple[str, ...]]]:
-    """All schedules, those of plugins first; what is wrong with one is put to the problems."""
+    """All schedules, those of plugins first; the error of one that cannot be used is added to the problems."""
     of_plugins = {schedule.name: schedule for plugin in registry.plugins for schedule in plugin.schedules}
     for plugin in registry.plugins:
         for schedule in plugin.schedules:
@@ -255,7 +255,7 @@ def _said(changes: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any
 
 
 def _overlap(schedule: Schedule, handler: Handler | None) -> Overlap:
-    """What holds; a handler that is not here, a runtime schedule's in a rolling deploy, was checked by somebody else."""
+    """The overlap that holds. A handler unknown here (of a runtime schedule, in a rolling deploy) was checked elsewhere."""
     singleton = handler is None or handler.singleton
     if schedule.overlap is None:
         return Overlap.SKIP if singleton and handler else Overlap.ALLOW
@@ -278,7 +278,7 @@ def _check_payload(schedule: Schedule, handler: Handler) -> None:
     known = {*model.model_fields, *(field.alias for field in model.model_fields.values() if field.alias)}
     unknown = sorted(schedule.payload.keys() - known)
     if unknown and model.model_config.get("extra") != "allow":
-        # A worker ignores them; whoever writes a schedule has misspelt one.
+        # A worker would ignore them, but whoever wrote the schedule has misspelt one.
         problem = f"its payload has {', '.join(map(repr, unknown))}, which {schedule.type!r} does not know"
         raise ScheduleError(schedule.name, problem, where=schedule.where, hint=_nearest(unknown[0], known))
 
@@ -286,7 +286,7 @@ def _check_payload(schedule: Schedule, handler: Handler) -> None:
 def _nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
-    return f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(names[:20]) or 'none'}"
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names[:20]) or 'none'}"
 
 
 def _quoted(name: str) -> str:

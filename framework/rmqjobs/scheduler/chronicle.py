@@ -1,4 +1,4 @@
-"""Tells what the scheduler does: a line in the log, a record in the journal, a figure for the metrics."""
+"""Reports what the scheduler does: a line in the log, a record in the journal, a figure for the metrics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 3600.0)  # seconds
 
 
 class Chronicle:
-    """The scheduler's voice and its figures.
+    """Logs, records and counts what the scheduler does.
 
     Args:
         journal: Takes the records.
@@ -46,7 +46,7 @@ class Chronicle:
         self.lateness_sum = 0.0
 
     def ticked(self, schedule: Schedule, tick: Tick, job_id: str, *, now: datetime) -> float:
-        """A tick was published; returns by how many seconds it was late."""
+        """Reports a tick that was published; returns how many seconds late it was."""
         late = max((now - tick.due).total_seconds(), 0.0)
         self.ticks[schedule.name] += 1
         self.lateness[bisect_left(BUCKETS, late)] += 1
@@ -58,7 +58,7 @@ class Chronicle:
         return late
 
     def misfired(self, schedule: Schedule, missed: Missed) -> None:
-        """Planned times passed while nobody could tick."""
+        """Reports planned times that passed while nobody could tick."""
         self.missed[schedule.name] += missed.count
         data: dict[str, JsonValue] = {"missed": missed.count, "dropped": missed.dropped, "policy": schedule.misfire.value}
         period: dict[str, JsonValue] = {"first": missed.first.isoformat(), "last": missed.last.isoformat()}
@@ -84,7 +84,7 @@ class Chronicle:
         self._journal.record(Event(kind, self._now(), job_id, job_type, data=kept))
 
     def collect(self) -> Iterable[Any]:
-        """The figures, as prometheus-client takes them from a collector."""
+        """The metric families, for prometheus-client."""
         from prometheus_client.core import (  # noqa: PLC0415 - only where somebody scrapes
             CounterMetricFamily,
             GaugeMetricFamily,

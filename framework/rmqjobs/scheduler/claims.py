@@ -23,11 +23,11 @@ _Claim = tuple[str, str]  # name of the schedule and planned time
 
 
 class Sweeper:
-    """Notes which ticks may have been claimed, and ends the claims of those that are long past, beside all else.
+    """Notes which ticks may have been claimed, and ends the claims of those that are long past, in the background.
 
     Args:
-        holding: Whose connection is used.
-        names: Of claims.
+        holding: Its connection is used.
+        names: Names of claims.
     """
 
     def __init__(self, holding: Holding, names: Names) -> None:
@@ -35,25 +35,25 @@ class Sweeper:
         self._sweeping: asyncio.Task[None] | None = None
 
     def note(self, entry: Entry, planned: datetime) -> None:
-        """A tick was published; from now on a worker may have claimed it."""
+        """Notes a tick that was published: from now on a worker may have claimed it."""
         text = planned_text(planned)
         if text not in entry.claims[-KEPT_TICKS:]:
             entry.claims.append(text)
 
     def sweep(self, token: Token, now: datetime) -> None:
-        """Begins to end what is old, unless that is going on; the token says what is left."""
+        """Begins to end old claims, unless that is going on already; the token has those that are left."""
         if self._sweeping is None or self._sweeping.done():
             old = [(name, planned) for name, entry in token.entries.items() for planned in _old(entry, now)]
             if old:
                 self._sweeping = asyncio.create_task(self._end(old[:MOST], token))
 
     def forget(self, name: str, entry: Entry) -> None:
-        """A schedule was removed: ends its claims, as far as one go does that."""
+        """Ends the claims of a schedule that was removed, as many as go at once."""
         token = Token(entries={name: entry})
         self._sweeping = asyncio.create_task(self._end([(name, planned) for planned in entry.claims[-MOST:]], token))
 
     async def close(self) -> None:
-        """Sweeps no more."""
+        """Stops sweeping."""
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.gather(self._sweeping, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What the active scheduler can be asked through its mailbox: one function for each verb of `rmqjobs schedules`."""
+"""What the active scheduler can be asked to do through its mailbox: one function for each verb of `rmqjobs schedules`."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Commands:
     """Carries out commands on the active scheduler's state.
 
     Args:
-        active: Whose.
-        chronicle: Tells who did what.
+        active: The active scheduler.
+        chronicle: Records who did what.
         now: The time of day, aware.
     """
 
@@ -36,7 +36,7 @@ class Commands:
         self._active, self._chronicle, self._now = active, chronicle, now
 
     async def carry_out(self, command: Command) -> dict[str, Any]:
-        """The answer: `{"ok": …}`, or `{"error": …, "code": …}`; what it changed is in the token by then.
+        """Carries out a command; returns `{"ok": …}`, or `{"error": …, "code": …}`. By then, changes are in the token.
 
         Raises:
             BrokerError: The connection is lost.
@@ -59,7 +59,7 @@ class Commands:
             "active": self._active.name,
             "version": token.version,
             "schedules": [self._describe(planned) for planned in self._active.catalogue],
-            # In the token, and not of this scheduler: of another set of plugins, or left over.
+            # In the token, but unknown to this scheduler: of another set of plugins, or left over.
             "others": sorted(({*token.entries} | {*token.added}) - known),
         }
 
@@ -95,17 +95,17 @@ class Commands:
         return await self._set_paused(arguments, by, paused=False)
 
     async def add(self, arguments: Mapping[str, JsonValue], by: str) -> dict[str, Any]:
-        """Takes a schedule into the state."""
+        """Adds a schedule to the state."""
         fields = {name: value for name, value in arguments.items() if value is not None}
         token, name = self._active.token, str(fields.get("name", ""))
         if name in token.added:
-            raise ScheduleError(name, "there is one of this name already (origin: runtime)", hint="Remove it first")
+            raise ScheduleError(name, "there is a schedule of this name already (origin: runtime)", hint="Remove it first")
         table = Timetable(schedule_of(fields))
         if table.comes and table.after(self._now()) is None:
             raise ScheduleError(name, "it would never tick: its time has passed")
         size = len(to_json(fields))
         if size > MOST_BYTES or len(token.added) >= MOST_ADDED:
-            limits = f"{MOST_BYTES:,} bytes each and {MOST_ADDED:,} schedules are possible at runtime"
+            limits = f"the limits at runtime are {MOST_BYTES:,} bytes each and {MOST_ADDED:,} schedules"
             raise ScheduleError(name, f"it has {size:,} bytes, and {len(token.added):,} were added before: {limits}")
         planned = self._active.catalogue.add(fields)
         token.added[name] = planned.schedule.model_dump(mode="json", exclude_defaults=True)
@@ -115,16 +115,16 @@ class Commands:
         return self._describe(planned)
 
     async def remove(self, arguments: Mapping[str, JsonValue], by: str) -> dict[str, Any]:
-        """Takes one out."""
+        """Removes a schedule from the state."""
         name, token = str(arguments.get("name", "")), self._active.token
         planned = self._active.catalogue.get(name)
         if planned is not None and name in token.added and planned.origin is not Origin.RUNTIME:
-            del token.added[name]  # held back by a clash: the one that ticks stays
+            del token.added[name]  # it was held back by a clash: the one that ticks stays
         else:
             if planned is not None:
                 self._active.catalogue.remove(name)
             elif name not in token.entries and name not in token.added and name not in token.unread:
-                self._active.catalogue.find(name)  # says that there is none, and which is near
+                self._active.catalogue.find(name)  # raises, and names the nearest one
             self._active.forget(name)
             for part in (token.added, token.unread):
                 part.pop(name, None)

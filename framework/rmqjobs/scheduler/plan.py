@@ -19,9 +19,9 @@ class Tick:
 
     Args:
         planned: Its planned time.
-        due: When it should be published: by its jitter later.
-        period_start: It stands for the time from here to `planned`.
-        expires_at: Its job need not start after this.
+        due: When it should be published: later than that by its jitter.
+        period_start: Start of the period that it stands for, which ends at `planned`.
+        expires_at: Its job is dropped if it has not started by then.
     """
 
     planned: datetime
@@ -82,7 +82,7 @@ def next_due(planned: Planned, entry: Entry) -> datetime | None:
 
 
 def first_entry(schedule: Schedule, now: datetime) -> Entry:
-    """The entry of a schedule nobody has seen before: what is past stays past, but a one-shot just missed still comes."""
+    """The entry of a schedule that is new: past times stay past, but a one-shot that was just missed still comes."""
     just_missed = schedule.at is not None and now - schedule.misfire_grace <= schedule.at <= now
     return Entry(cursor=schedule.at - _MOMENT if schedule.at and just_missed else now, timing=schedule.timing)
 
@@ -104,7 +104,7 @@ def _previous(timetable: Timetable, entry: Entry, time: datetime) -> datetime | 
 
 
 def _expiry(planned: Planned, time: datetime, now: datetime, *, late: bool) -> datetime | None:
-    """A tick that makes up for missed ones has its time from now on."""
+    """When a tick's job expires; if it makes up for missed ones, counted from now."""
     schedule, timetable = planned.schedule, planned.timetable
     candidates = []
     if schedule.expires is not None:

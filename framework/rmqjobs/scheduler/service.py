@@ -1,4 +1,4 @@
-"""The scheduler as a process: stands by, is active while it holds the token, and begins again when that is lost."""
+"""The scheduler as a process: stands by, is active while it holds the token, and begins again when the token is lost."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from rmqjobs.wire.scheduling import Barrier, Command, Content, Hello, Report, To
 
 log = logging.getLogger("rmqjobs.scheduler")
 
-LOOK_EVERY = 5.0  # seconds after which clock and file are looked at, whatever is due
-JUMP = 2.0  # seconds of difference between the clock and the steady one that are worth a word
+LOOK_EVERY = 5.0  # seconds after which clock and file are checked, even if nothing is due
+JUMP = 2.0  # seconds of difference between the clock and the steady one that are worth a warning
 STANDBY_AFTER = 1.0
 STOP_WITHIN = 5.0
 OFFERS_WITHIN = 0.5
-NOT_FOR_US = 30.0  # seconds before a token that is beyond this version is looked at again
+NOT_FOR_US = 30.0  # seconds before a token that is too new for this version is looked at again
 
 
 class Scheduler:
-    """One instance; any number may run.
+    """One scheduler; any number may run.
 
     Args:
         load: Makes the catalogue; called again when the file changes and when the token is taken.
-        settings: Where and how.
-        file: The file of schedules, looked at for changes.
+        settings: The broker, and how to work.
+        file: The file of schedules, checked for changes.
         now: The time of day, aware.
-        steady: Monotonic seconds, to notice that the time of day jumps.
+        steady: Monotonic seconds, to notice when the time of day jumps.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Scheduler:
         self.chronicle = Chronicle(self._journal, now)
         self.policies = PolicyWatch(settings)
         self._pinger = Pinger()
-        self._token = Token()  # the last state seen; offered again should the queue be lost
+        self._token = Token()  # the last state seen; offered again if the queue is lost
         self._catalogue = load()
         self._changed_at = self._modified()
         self._active: Active | None = None
@@ -81,12 +81,12 @@ class Scheduler:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it ticks or stands by."""
+        """Whether it is active or on standby."""
         return self._holding is not None and not self._holding.lost.done()
 
     @property
     def trouble(self) -> str:
-        """Why nobody should count on this scheduler; empty when one can."""
+        """Why this scheduler cannot be relied on; empty when it can."""
         return self.policies.loss if self.is_ready else "not ready: see the log"
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -137,7 +137,7 @@ class Scheduler:
             await declare(connection, build(prefix=self._settings.prefix) + scheduling(self._settings.prefix))
 
     async def _until_served(self, holding: Holding, ended: asyncio.Task[bool]) -> None:
-        """Serves; when told to stop, a broker that confirms nothing does not hold it up for long."""
+        """Serves a connection; when told to stop, it does not wait long for a broker that confirms nothing."""
         serving = asyncio.create_task(self._serve(holding, ended))
         try:
             await asyncio.wait((serving, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -147,7 +147,7 @@ class Scheduler:
             await asyncio.gather(serving, return_exceptions=True)
 
     async def _serve(self, holding: Holding, ended: asyncio.Task[bool]) -> None:
-        """One connection's life: standing by, perhaps being active, until it is lost or told to stop."""
+        """Serves one connection: stands by, perhaps becomes active, until the connection is lost or it is told to stop."""
         self._holding, reason = holding, ""
         try:
             await holding.publish([wire.token(self._names, self._token)])
@@ -163,7 +163,7 @@ class Scheduler:
         except RmqJobsError as error:
             reason = str(error)
         except Exception as error:
-            log.exception("the scheduler failed in an unforeseen way; it lets go and begins again")
+            log.exception("the scheduler failed unexpectedly; it lets the token go and begins again")
             reason = f"{type(error).__name__}: {error}"
         finally:
             if self._active is not None:
@@ -192,7 +192,7 @@ class Scheduler:
             for content, tag in self._arrivals(holding):
                 if takeover.take(content, tag):
                     await self._become_active(holding, takeover, ended)
-                    break  # what comes from here on is the active one's
+                    break  # what arrives from here on is for the active one
 
     async def _become_active(self, holding: Holding, takeover: Takeover, ended: asyncio.Task[bool]) -> None:
         if takeover.knows_nothing:
@@ -217,7 +217,7 @@ class Scheduler:
             await self._take(content, tag, holding)
 
     async def _step(self, holding: Holding) -> None:
-        """Everything that has arrived, then everything that is due."""
+        """Does everything that has arrived, then everything that is due."""
         active = self._active
         if active is None:
             return
@@ -237,7 +237,7 @@ class Scheduler:
             case Token():
                 active.superseded(content, tag, own=content.by == self.name)
             case Unreadable():
-                log.error("a token dropped that cannot be read", extra={"because": content.because})
+                log.error("dropped a token that cannot be read", extra={"because": content.because})
                 holding.ack([tag])
             case Report():
                 self._heard(content, tag, active)
@@ -254,24 +254,24 @@ class Scheduler:
         try:
             active.heard(report, tag)
         except Exception:  # it would come again, to one scheduler after the other
-            log.exception("a report failed in an unforeseen way; it is left out", extra={"job": report.job_id})
+            log.exception("a report failed unexpectedly; it is left out", extra={"job": report.job_id})
 
     async def _answer(self, command: Command, active: Active, holding: Holding) -> None:
-        """Carries a command out, unless whoever asked has given up: what was asked in vain does not happen later."""
+        """Carries a command out, unless whoever asked has given up: then it must not happen later."""
         if not await holding.is_there(command.reply_to):
-            log.warning("command left: nobody waits for its answer", extra={"command": command.verb, "by": command.by})
+            log.warning("command ignored: nobody waits for its answer", extra={"command": command.verb, "by": command.by})
             return
         try:
             answer = await Commands(active, self.chronicle, self._now).carry_out(command)
         except RmqJobsError:
             raise
-        except Exception as error:  # it must not take one scheduler after the other with it
-            log.exception("a command failed in an unforeseen way", extra={"command": command.verb})
+        except Exception as error:  # it must not bring down one scheduler after the other
+            log.exception("a command failed unexpectedly", extra={"command": command.verb})
             answer = {"error": f"{type(error).__name__}: {error}. The scheduler's log has more", "code": RmqJobsError.code}
         await holding.publish([wire.answer(command, answer | {"standbys": active.standbys})])
 
     async def _pause(self, holding: Holding, ended: asyncio.Task[bool]) -> None:
-        """Until something arrives or is due; the clock is looked at now and then in any case."""
+        """Waits until something arrives or is due, but no longer than until the clock has to be checked."""
         due_in = (self._active.wake_at - self._now()).total_seconds() if self._active else 0.0
         await self._wait(holding, ended, min(max(due_in, 0.0), LOOK_EVERY))
 
@@ -281,7 +281,7 @@ class Scheduler:
         arrival.cancel()
 
     def _arrivals(self, holding: Holding) -> Iterator[tuple[Content, int]]:
-        """What is in the inbox; a message that says nothing is reported and dropped, so that it stops nobody."""
+        """What is in the inbox; a message that cannot be read is logged and dropped, so that it stops nobody."""
         while not holding.inbox.empty():
             message = holding.inbox.get_nowait()
             try:
@@ -309,7 +309,7 @@ class Scheduler:
             return None
 
     def _look_at_file(self) -> bool:
-        """Whether the schedules were read anew; a file that cannot be used changes nothing, and says so once."""
+        """Whether the schedules were reread; a file that cannot be used changes nothing, and is logged once."""
         modified = self._modified()
         if modified == self._changed_at:
             return False

@@ -1,4 +1,4 @@
-"""Standing by: only the single active consumer gets messages, so the first one that arrives says that the token is coming."""
+"""Standing by: only the single active consumer gets messages, so the first message to arrive means that the token is coming."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MOST_REPORTS = 10_000
 
 
 class Takeover:
-    """Gathers what the last one held until all of it has arrived: there may be two tokens, and the higher one wins.
+    """Gathers what the last active scheduler held, until all has arrived. Of two tokens, the higher version wins.
 
     Args:
         holding: The connection that has become the active consumer, or will.
-        names: Of queues.
+        names: Names of queues.
     """
 
     def __init__(self, holding: Holding, names: Names) -> None:
@@ -35,13 +35,13 @@ class Takeover:
         self.tags: list[int] = []
 
     async def begin(self) -> None:
-        """Sends, once, a message that comes back when everything before it has."""
+        """Sends, once, a message that comes back when everything before it has arrived."""
         if not self._barrier:
             self._barrier = uuid.uuid4().hex
             await self._holding.publish([wire.barrier(self._names, self._barrier)])
 
     def take(self, content: Content, tag: int) -> bool:
-        """Whether this was the last of what had been there."""
+        """Takes one message; returns whether it was the last of those that had been there."""
         match content:
             case Token():
                 self._tokens.append(content)
@@ -71,7 +71,7 @@ class Takeover:
         return sorted([*self._earlier, *self._reports.values(), *self._commands], key=lambda content: content[1])
 
     def _take_report(self, report: Report, tag: int) -> None:
-        """After a long time without a scheduler there may be more than can be held: then of a schedule the last one counts."""
+        """Keeps a report. After a long time without a scheduler there may be too many: then the last of a schedule counts."""
         former = self._reports.get(report.schedule)
         if former is not None and self._passed < MOST_REPORTS:
             self._earlier.append(former)
@@ -87,7 +87,7 @@ class Takeover:
             known: What this scheduler knew; counts when the queue had none, as after a purge.
 
         Raises:
-            NewerToken: The state is there, and beyond this version.
+            NewerToken: The state is there, but this version cannot read it.
         """
         latest = max((token.format for token in self._tokens), default=FORMAT)
         if latest > FORMAT:
@@ -105,5 +105,5 @@ class Takeover:
             for token, tag in zip(self._tokens, self._token_tags, strict=True)
             if token.format <= FORMAT and not token.version
         ]
-        self._holding.ack(offers)  # each life offers one: they must not pile up
-        raise NewerToken(f"{because}. Update this scheduler, or purge the queue to begin anew")
+        self._holding.ack(offers)  # each connection offers one: they must not pile up
+        raise NewerToken(f"{because}. Update this scheduler, or purge the queue to start afresh")

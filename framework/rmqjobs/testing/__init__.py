@@ -1,4 +1,4 @@
-"""For tests and demos: a real RabbitMQ (`broker`); without one a run (`run_job`) and a moved clock (`jobs_of`). Floor 7."""
+"""For tests and demos: a real RabbitMQ (`broker`); without one, a run (`run_job`) and a moved clock (`jobs_of`). Floor 7."""
 
 from rmqjobs.testing.broker import RunningBroker, running_broker
 from rmqjobs.testing.clock import jobs_of

@@ -1,4 +1,4 @@
-"""A real RabbitMQ for tests and demos: the one of an environment variable, else a private node, else a container.
+"""A real RabbitMQ for tests and demos: the one that an environment variable names, else a private node, else a container.
 
 A private node runs from a local `rabbitmq-server` under the current user, with data, names and ports of its own, beside any
 other node of the machine; nothing of it is left when it ends.
@@ -58,7 +58,9 @@ class NoBroker(RmqJobsError):
             "darwin": "Install one with: brew install rabbitmq",
             "win32": "Start Docker Desktop, or set RMQJOBS_URL to a RabbitMQ elsewhere",
         }.get(sys.platform, "Install one with: apt-get install rabbitmq-server (or dnf, pacman, zypper), or start Docker")
-        super().__init__(f"no RabbitMQ: RMQJOBS_URL is not set, no rabbitmq-server is installed and no Docker runs. {advice}")
+        super().__init__(
+            f"no RabbitMQ: RMQJOBS_URL is not set, rabbitmq-server is not installed and Docker is not running. {advice}"
+        )
 
 
 @contextmanager
@@ -67,10 +69,10 @@ def running_broker(environ: Mapping[str, str] | None = None, directory: Path | N
 
     Args:
         environ: `RMQJOBS_TEST_URL` or `RMQJOBS_URL` name a broker to use; `RMQJOBS_RABBITMQ` a folder with a server.
-        directory: Where a private node keeps its data; the system's temporary folder unless given.
+        directory: Where a private node keeps its data; by default the system's temporary folder.
 
     Raises:
-        NoBroker: There is none; says what to install.
+        NoBroker: There is none; the message says what to install.
     """
     environ = os.environ if environ is None else environ
     url = environ.get("RMQJOBS_TEST_URL") or environ.get("RMQJOBS_URL")
@@ -108,7 +110,7 @@ class PrivateNode:
     """A RabbitMQ node under the current user, with data, names and ports of its own.
 
     Args:
-        directory: Where it keeps its data; the system's temporary folder unless given.
+        directory: Where it keeps its data; by default the system's temporary folder.
         environ: `RMQJOBS_RABBITMQ` may name a folder with a server.
         config: Further lines of its `rabbitmq.conf`.
         beside: A node that it may form a cluster with; see `join`.
@@ -164,12 +166,12 @@ class PrivateNode:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that it runs in, or that runs it; None when it does not run."""
+        """Id of the process that it runs in, or of that one's parent; None when it does not run."""
         return None if self._process is None else self._process.pid
 
     @property
     def port(self) -> int:
-        """Where it speaks AMQP."""
+        """Its AMQP port."""
         return self._amqp
 
     @property
@@ -179,7 +181,7 @@ class PrivateNode:
 
     @property
     def broker(self) -> RunningBroker:
-        """It, for whoever does not care where it comes from."""
+        """The node as a `RunningBroker`."""
         management = f"http://guest:guest@127.0.0.1:{self._management}"
         return RunningBroker(self.url, f"a private RabbitMQ node on port {self._amqp}", management)
 
@@ -221,22 +223,22 @@ class PrivateNode:
         self.kill()
 
     def join(self, other: PrivateNode) -> None:
-        """Makes it, running and empty, a member of the other one's cluster."""
+        """Makes this node, which must be running and empty, a member of the other one's cluster."""
         for command in (("stop_app",), ("join_cluster", other.name), ("start_app",)):
             self.ctl(*command)
 
     def cut_off_from(self, *others: PrivateNode) -> None:
-        """Partitions the cluster: between it and these nodes nothing passes any more."""
+        """Partitions the cluster: nothing passes between this node and these others any more."""
         for other in others:
             self.ctl("eval", f"erlang:set_cookie('{other.name}', cut), erlang:disconnect_node('{other.name}').")
 
     def reach(self, *others: PrivateNode) -> None:
-        """Ends that."""
+        """Ends such a partition."""
         for other in others:
             self.ctl("eval", f"erlang:set_cookie('{other.name}', '{self.cookie}'), net_adm:ping('{other.name}').")
 
     def ctl(self, *arguments: str) -> str:
-        """Runs `rabbitmqctl` against it and returns what that printed; `RmqJobsError` has what it said when it failed."""
+        """Runs `rabbitmqctl` against it and returns what that printed; if it fails, raises `RmqJobsError` with that."""
         command = [str(self._server.with_name("rabbitmqctl")), "-q", *arguments]
         ran = subprocess.run(command, env=self._environ, capture_output=True, text=True, check=False)
         if ran.returncode:
@@ -258,7 +260,7 @@ class PrivateNode:
             return False
 
     def _end_name_server(self) -> None:
-        """It outlives nodes, and refuses to go while it still believes in one."""
+        """Ends the name server, which outlives nodes and refuses to end while it still knows one."""
         beside = self._server.with_name("epmd")
         epmd = str(beside) if beside.exists() else shutil.which("epmd")
         for _ in range(50 if epmd else 0):

@@ -1,4 +1,4 @@
-"""What a schedule does while a clock moves, without a broker and without waiting: for the tests of plugins."""
+"""What a schedule does while a clock moves, without a broker and without waiting; for tests of plugins."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def jobs_of(plugin: Plugin, schedule: str, start: datetime, end: datetime) -> li
     Args:
         plugin: Has the schedule and its handler.
         schedule: Its name, with or without the plugin's before it.
-        start: The clock when the scheduler starts; a tick at this very moment has passed.
+        start: The clock when the scheduler starts; a tick at exactly this moment counts as past.
         end: The clock at the end.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Runs one handler on one payload as a worker would, without a broker: for the tests of plugins."""
+"""Runs one handler on one payload as a worker would, without a broker; for tests of plugins."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rmqjobs.wire.values import Json
 
 
 async def run_job(plugin: Plugin, payload: Payload, job: Job | None = None) -> object:
-    """The handler's result, or its exception, in the pool it asks for.
+    """Runs the handler in its pool; returns its result, or raises its exception.
 
     Args:
         plugin: Has the handler.
         payload: Its arguments; they are written as JSON and validated as a worker does.
-        job: What the handler sees; a first attempt unless given.
+        job: What the handler sees; by default a first attempt.
     """
     handler = registry_of(plugin).handler(payload.job_type)
     body = payloads.write(payload)

@@ -115,7 +115,7 @@ def read(incoming: Incoming, queue: str) -> DeadLetter:
 
 
 def replay(names: Names, incoming: Incoming, letter: DeadLetter) -> Message:
-    """The job once more, from its first attempt; a checkpoint stays, so that it resumes."""
+    """The job once more, from its first attempt; a checkpoint stays, so that the job resumes there."""
     headers = {name: value for name, value in kept_headers(incoming).items() if name not in _SPENT}
     headers[h.REPLAYS] = letter.replays + 1
     message = resend(incoming, names.jobs, letter.type, headers, job_id=letter.id or None, kind=letter.type)

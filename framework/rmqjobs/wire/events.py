@@ -1,4 +1,4 @@
-"""The journal's batches: one message holds many events, one JSON object a line."""
+"""The journal's batches: one message holds many events, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rmqjobs.wire.jobs import Message
 from rmqjobs.wire.values import as_json, plain
 
 MAX_LINE = 32 * 1024  # one record must not make a batch too large for the broker
-_HALF = b"\\ud"  # how JSON begins to write one
+_HALF = b"\\ud"  # how a half character begins in JSON
 NDJSON = "application/x-ndjson"
 _EVENT = TypeAdapter(Event)
 _TO_JSON = _EVENT.serializer.to_json
@@ -31,7 +31,7 @@ def batch(names: Names, lines: Iterable[bytes], *, source: str) -> Message:
 
 
 def encode(event: Event) -> bytes:
-    """One line."""
+    """One line of a batch."""
     try:
         line = _TO_JSON(event, exclude_defaults=True, fallback=text_form, warnings=False)
     except Exception:  # noqa: BLE001 - half characters, endless depth: no record may harm its job

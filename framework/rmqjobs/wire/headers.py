@@ -25,7 +25,7 @@ SCHEDULE = "rmqjobs-schedule"  # string, name of the schedule that made the job
 SCHEDULED_FOR = "rmqjobs-scheduled-for"  # integer, milliseconds since 1970 UTC: the tick's planned time
 PERIOD_START = "rmqjobs-period-start"  # likewise: the tick stands for the time from here to its planned time
 MARK = "rmqjobs-mark"  # string, of this publication: of several with the same job id, only the first to start runs
-REPLY_START = "rmqjobs-reply-start"  # anything: the start of a run is answered to `reply_to` too
+REPLY_START = "rmqjobs-reply-start"  # anything: the start of a run is reported to `reply_to` too
 FIRST_FAILED_AT = "rmqjobs-first-failed-at"  # integer, milliseconds since 1970 UTC
 CHECKPOINT = "rmqjobs-checkpoint"  # string, JSON
 REPLAYS = "rmqjobs-replays"  # integer, times an operator replayed it
@@ -57,7 +57,7 @@ RESULT_LEFT_OUT = "rmqjobs-result-left-out"  # integer, bytes of a result that w
 
 # On any message of ours.
 HEADERS_LEFT_OUT = "rmqjobs-headers-left-out"  # integer, how many had no room or could not be written again
-FOR_PEOPLE = frozenset({TRACEBACK, ERROR_MESSAGE, WORKER, PLUGIN_VERSION})  # left out before a dead letter is
+FOR_PEOPLE = frozenset({TRACEBACK, ERROR_MESSAGE, WORKER, PLUGIN_VERSION})  # left out when a dead letter is too large
 
 # The broker's own: a copied death history makes it see a cycle and drop the message, CC and BCC would route it twice.
 _BROKER = frozenset({"x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC"})
@@ -76,7 +76,7 @@ def is_ours(name: str | bytes) -> bool:
 
 
 def is_brokers(name: str | bytes) -> bool:
-    """Whether the broker owns this header; it never travels on."""
+    """Whether the broker owns this header; such a header never travels on."""
     return isinstance(name, str) and (name in _BROKER or name.startswith(_BROKER_PREFIXES))
 
 
@@ -85,7 +85,7 @@ def problem(value: object, depth: int = 0) -> str:
     if isinstance(value, (bool, str, bytes, datetime, Decimal, type(None))):
         return ""
     if isinstance(value, float):
-        return "" if math.isfinite(value) else f"has {value}, which is no number that AMQP can carry"
+        return "" if math.isfinite(value) else f"has {value}, which is not a number that AMQP can carry"
     if isinstance(value, int):
         return "" if _LEAST <= value < -_LEAST else "has a number that does not fit into 64 bits"
     if not isinstance(value, (list, dict)):
@@ -101,7 +101,7 @@ def _problems_inside(value: list[object] | dict[object, object], depth: int) -> 
         return
     for name, each in value.items():
         if not isinstance(name, str):
-            yield f"has the name {name!r:.80}, which is no text"
+            yield f"has the name {name!r:.80}, which is not text"
         elif len(name.encode(errors="replace")) > MAX_SHORT_BYTES:
             yield f"has a name of over {MAX_SHORT_BYTES} bytes: {name[:40]!r} …"
         yield problem(each, depth + 1)
@@ -146,7 +146,7 @@ def checkpoint(headers: Mapping[str, Any]) -> JsonValue:
 
 
 def size(headers: Mapping[str, Any]) -> int:
-    """About how many bytes they take on the wire; never less than in truth by much."""
+    """About how many bytes the headers take on the wire; never far below the true number."""
     return len(repr(headers).encode(errors="replace"))
 
 

@@ -1,4 +1,4 @@
-"""Jobs as messages: `encode` for producers, `decode` for workers, `again` for what is sent once more, `reply`."""
+"""Jobs as messages: `encode` for producers, `decode` for workers, `again` for jobs that are sent once more, `reply`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Message:
 
 
 class Reply(Message):
-    """The answer to a producer that set `reply_to`; nobody may wait for it any more."""
+    """The answer to a producer that set `reply_to`; perhaps nobody waits for it any more."""
 
     __slots__ = ()
 
@@ -77,7 +77,7 @@ class Incoming(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a producer may say about a job besides its payload; see `Publisher.publish`."""
+    """Options of a job, besides its payload; see `Publisher.publish`."""
 
     delay: timedelta | None = None
     run_at: datetime | None = None
@@ -97,8 +97,8 @@ class Envelope:
         job: As its handler will see it; its id is made here when the producer gave none.
         body: The payload's JSON, not yet validated.
         counters: Attempt of the run to come, crashes and unhandled receipts so far.
-        expires_at: It must not start from here on.
-        mark: Of this publication, where the job may have been published twice.
+        expires_at: It must not start at or after this instant.
+        mark: Mark of this publication, where the job may have been published twice.
     """
 
     job: Job
@@ -114,7 +114,7 @@ def new_job_id() -> str:
 
 
 def job_type(incoming: Incoming) -> str:
-    """The job type of a message: its `type`, else its routing key less the ladder's digits."""
+    """The job type of a message: its `type`, else its routing key without the ladder's digits."""
     return text_of(incoming.properties.type or job_type_of_key(incoming.routing_key))
 
 
@@ -127,7 +127,7 @@ def encode(names: Names, kind: str, body: bytes, *, job_id: str, options: Option
     """The message of a new job.
 
     Raises:
-        InvalidJob: Size, delay, expiry, priority, job type or a header is impossible; names the value and the limit.
+        InvalidJob: Size, delay, expiry, priority, job type or a header is impossible; the error names the value and the limit.
     """
     if len(body) > max_body:
         raise InvalidJob(
@@ -163,7 +163,7 @@ def decode(incoming: Incoming, *, max_body: int) -> Envelope:
     """Takes a received message apart.
 
     Raises:
-        MalformedMessage: It breaks the contract; says where.
+        MalformedMessage: It breaks the contract; the error says where.
     """
     properties = incoming.properties
     if len(incoming.body) > max_body:
@@ -174,7 +174,7 @@ def decode(incoming: Incoming, *, max_body: int) -> Envelope:
         raise MalformedMessage(f"content_encoding is {properties.content_encoding!r}: bodies are plain UTF-8 JSON")
     kind = job_type(incoming)
     if not is_job_type(kind):
-        raise MalformedMessage(f"{kind!r:.80} is no job type. See the message contract")
+        raise MalformedMessage(f"{kind!r:.80} is not a job type. See the message contract")
     job = Job(text_of(properties.message_id or new_job_id()), kind)
     if properties.timestamp is not None:
         job.published_at = _timestamp(properties.timestamp)
@@ -214,7 +214,7 @@ def again(
 def resend(
     incoming: Incoming, exchange: str, key: str, headers: dict[str, Any], *, job_id: str | None, kind: str | None
 ) -> Message:
-    """A received message as a new one: body and properties stay; `user_id` and `expiration` would harm it and do not."""
+    """A received message as a new one: body and properties stay, except `user_id` and `expiration`, which would harm it."""
     properties = incoming.properties
     return Message(
         exchange,
@@ -236,7 +236,8 @@ def resend(
 def smaller(message: Message) -> Message | None:
     """The message with less in it, for one that AMQP or this broker cannot carry; None when nothing more can be left out.
 
-    First the headers that are not ours go, then what only people read. A reply becomes one that says how large it was.
+    First the headers that are not ours are left out, then those that only people read. A reply becomes one that says how
+    large it was.
     """
     if isinstance(message, Reply):
         size = len(message.body)
@@ -283,7 +284,7 @@ def reply(incoming: Incoming, envelope: Envelope, status: str, result: object, *
 
 
 def _without_result(answer: Reply, size: int) -> Reply:
-    """Who asked waits for an answer: a short one that says so is better than none."""
+    """A short answer that says how large the result was: whoever asked is waiting for one."""
     body = as_json({"error": f"the result is left out: its {size:,} bytes are more than a message can have"})
     return replace(answer, body=body, headers={**(answer.headers or {}), h.RESULT_LEFT_OUT: size})
 
@@ -305,7 +306,7 @@ def _read_headers(envelope: Envelope, headers: Mapping[str, Any]) -> None:
         job.period_start = h.instant(headers, h.PERIOD_START)
     if h.MARK in headers:
         envelope.mark = text_of(headers[h.MARK])
-    h.instant(headers, h.FIRST_FAILED_AT)  # for people alone, but it travels on: a wrong one is told now
+    h.instant(headers, h.FIRST_FAILED_AT)  # only for people, but it travels on: a wrong one is refused now
     job.state = h.checkpoint(headers)
 
 
@@ -334,20 +335,20 @@ def _check_short(kind: str, **properties: str | None) -> None:
     """AMQP writes the length of these in one byte."""
     for name, value in properties.items():
         if value is not None and not isinstance(value, str):
-            raise InvalidJob(f"{kind}: {name} is {value!r:.80}, which is no text")
+            raise InvalidJob(f"{kind}: {name} is {value!r:.80}, which is not text")
         try:
             size = len(value.encode()) if value is not None else 0
         except UnicodeEncodeError:
             raise InvalidJob(f"{kind}: {name} is {value!r:.80}, which UTF-8 cannot write") from None
         if size > h.MAX_SHORT_BYTES:
-            raise InvalidJob(f"{kind}: {name} has {size:,} bytes, {h.MAX_SHORT_BYTES} are possible")
+            raise InvalidJob(f"{kind}: {name} has {size:,} bytes, the limit is {h.MAX_SHORT_BYTES}")
 
 
 def _headers(kind: str, options: Options, now: datetime) -> dict[str, Any]:
     headers: dict[str, Any] = {}
     for name, value in (options.headers or _NO_HEADERS).items():
         if not isinstance(name, str):
-            raise InvalidJob(f"{kind}: a header's name is {name!r}, which is no text")
+            raise InvalidJob(f"{kind}: a header's name is {name!r}, which is not text")
         if h.is_ours(name) or h.is_brokers(name):
             raise InvalidJob(f"{kind}: header {name!r} is reserved. Use a name of your own without {h.OURS!r} before it")
         _check_short(kind, **{"a header's name": name})
@@ -375,13 +376,13 @@ def _wait(kind: str, options: Options, now: datetime) -> timedelta:
             raise InvalidJob(f"{kind}: run_at={options.run_at.isoformat()} has no time zone. Give an aware datetime")
         wait = max(options.run_at - now, timedelta(0))
     if not timedelta(0) <= wait <= MAX_DELAY:
-        raise InvalidJob(f"{kind}: a delay of {wait} is impossible. From 0 seconds to {MAX_DELAY.days:,} days can be kept")
+        raise InvalidJob(f"{kind}: a delay of {wait} is impossible. Use 0 seconds to {MAX_DELAY.days:,} days")
     return wait
 
 
 def _check_kind(kind: str, name: str, value: object, wanted: type) -> None:
     if not isinstance(value, wanted):
-        raise InvalidJob(f"{kind}: {name}={value!r:.80} is no {wanted.__name__}")
+        raise InvalidJob(f"{kind}: {name}={value!r:.80} is not a {wanted.__name__}")
 
 
 def _priority(kind: str, priority: int | None) -> int | None:

@@ -1,7 +1,7 @@
 """The scheduler's messages: ticks, the token, and what comes to its mailbox. JSON, so that any language could take part.
 
-The token is the scheduler's whole state. Fields this version does not know are carried along, in a rolling deploy they
-belong to the next one.
+The token is the scheduler's whole state. Fields that this version does not know are carried along: in a rolling deploy they
+belong to the next version.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from rmqjobs.wire.jobs import Incoming, Message, text_of
 
 FORMAT = 1
 APP = "rmqjobs-scheduler"
-BY_HAND = "!run"  # end of the job id of what an operator runs beside the plan
-# Thousands of schedules make a megabyte of JSON, written at every tick; it is a tenth of that deflated.
+BY_HAND = "!run"  # end of the id of a job that an operator runs beside the plan
+# Thousands of schedules make a megabyte of JSON, written at every tick; deflated, it is a tenth of that.
 PLAIN_BYTES, DEFLATE = 16 * 1024, "deflate"
 MOST_BYTES = 64 * 2**20
 TOKEN, BARRIER, HELLO, COMMAND = "rmqjobs.token", "rmqjobs.barrier", "rmqjobs.hello", "rmqjobs.command"
@@ -38,15 +38,15 @@ class Entry(BaseModel):
 
     Args:
         cursor: Every planned time up to here is settled.
-        timing: Mark of the timing the cursor belongs to.
+        timing: Digest of the timing that the cursor belongs to.
         ticked: Planned time of the last tick that was published.
-        late: By how many seconds it was.
-        paused: By an operator; None: as the schedule says.
-        held: It was paused when the token was written, by whomever.
-        waiting: Planned time of the oldest published tick that no success is known of, when one is expected.
-        waiting_from: When a tick was published that came late: the wait begins no sooner.
-        alarmed: That it is overdue has been said.
-        outcome: What became of the last tick that was heard of; which one, and when.
+        late: How many seconds late that one was.
+        paused: Whether an operator paused it; None when the schedule's own field decides.
+        held: Whether it was paused when the token was written, for whatever reason.
+        waiting: Planned time of the oldest published tick without a known success, when one is expected.
+        waiting_from: When that tick was published: the wait begins no sooner.
+        alarmed: Whether the alarm for it has been raised.
+        outcome, outcome_for, outcome_at: What became of the last tick that was reported, which one it was, and when.
         claims: Planned times of ticks that a worker may have claimed, as in their ids, ascending.
     """
 
@@ -72,10 +72,10 @@ class Token(BaseModel):
 
     Args:
         format: Version of this format.
-        version: Counts its writings; 0 is an offer of somebody who knows nothing.
+        version: How many times it was written; 0 is the offer of a scheduler that knows nothing.
         at: When it was written.
         by: By which scheduler.
-        entries: By schedule; of schedules this scheduler does not know, too.
+        entries: By schedule, including schedules that this scheduler does not know.
         unread: Entries that this version cannot read, carried along.
         added: Definitions of schedules added at runtime.
     """
@@ -118,7 +118,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a worker says of a tick's job."""
+    """What a worker reports about a tick's job."""
 
     schedule: str
     scheduled_for: datetime
@@ -154,7 +154,7 @@ def token(names: Names, state: Token) -> Message:
 
 
 def barrier(names: Names, nonce: str) -> Message:
-    """A message that only says: everything before me has arrived."""
+    """A message whose arrival means that everything before it has arrived."""
     return Message("", names.scheduler, b"{}", type=BARRIER, message_id=nonce, app_id=APP)
 
 
@@ -184,7 +184,7 @@ def tick_id(schedule: str, planned: datetime) -> str:
 
 
 def planned_text(planned: datetime) -> str:
-    """A planned time as job ids have it."""
+    """A planned time as it is written in job ids."""
     return planned.isoformat().replace("+00:00", "Z")
 
 
@@ -202,8 +202,8 @@ def tick(
 ) -> Message:
     """A tick's job. Its worker tells the scheduler's mailbox how it ends and, with `reply_start`, that it starts.
 
-    The mark is another one each time the tick is published: of several publications, one runs. What is published once for
-    certain has none.
+    The mark is another one each time the tick is published: of several publications, one runs. A job that is certain to be
+    published only once has no mark.
     """
     headers: dict[str, Any] = {h.SCHEDULE: schedule.name, h.SCHEDULED_FOR: h.milliseconds(planned)}
     if mark is not None:
@@ -241,7 +241,7 @@ def read(incoming: Incoming) -> Content:
     """A message of the scheduler's queue.
 
     Raises:
-        MalformedMessage: It is none of those; says why.
+        MalformedMessage: It is not one of these; the error says why.
     """
     properties = incoming.properties
     kind = text_of(properties.type or "")
@@ -271,7 +271,7 @@ def _token_or_not(incoming: Incoming) -> Token | Unreadable:
 
 
 def _token(incoming: Incoming) -> Token:
-    """Of a later format only the number is understood: whoever reads it must leave it to others."""
+    """Reads a token. Of a later format only the number is understood: such a token must be left to others."""
     deflated = incoming.properties.content_encoding == DEFLATE
     content = json.loads(zlib.decompressobj().decompress(incoming.body, MOST_BYTES) if deflated else incoming.body)
     later = content.get("format", FORMAT) if isinstance(content, dict) else FORMAT

@@ -1,4 +1,4 @@
-"""Any value as JSON: what handlers return and report, and what of it people read."""
+"""Any value as JSON: what handlers return and report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Json(bytes):
 def as_json(value: object, *, indent: int | None = None) -> Json:
     """The value as JSON, whatever it is.
 
-    What JSON cannot express becomes its text form: that part alone, or all of it when it cannot be taken apart. A handler that
+    A part that JSON cannot express becomes its text form; when the value cannot be taken apart, all of it does. A handler that
     returned has done its job: what it returned must never make it run again.
     """
     if isinstance(value, Json):
@@ -27,7 +27,7 @@ def as_json(value: object, *, indent: int | None = None) -> Json:
 def _json(value: object, indent: int | None) -> Json | None:
     try:
         return Json(to_json(value, indent=indent, fallback=text_form, inf_nan_mode="null"))
-    except Exception:  # noqa: BLE001 - bytes that are no text, half characters, a list that holds itself, 5,000 levels
+    except Exception:  # noqa: BLE001 - bytes that are not text, half characters, a list that holds itself, 5,000 levels
         return None
 
 
@@ -39,7 +39,7 @@ def _json_of_plain(value: object, indent: int | None) -> Json | None:
 
 
 def plain(value: object) -> object:
-    """The value with all its texts whole, at any depth; bytes are read as UTF-8 as far as they are."""
+    """The value with half characters escaped in all its texts, at any depth; bytes become text, escaped where not UTF-8."""
     match value:
         case str():
             return whole_characters(value)

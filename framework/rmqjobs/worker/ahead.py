@@ -1,4 +1,4 @@
-"""Fetches ahead where jobs are short, and gives back what was fetched too far."""
+"""Fetches ahead where jobs are short, and gives jobs back when that was too many."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("rmqjobs.worker")
 
 LOOK_EVERY = 0.2  # seconds
 AHEAD = 0.1  # seconds of work that is fetched beyond the slots' own
-MOST = 800  # jobs beyond them
+MOST = 800  # jobs that are fetched beyond the slots' own
 TOO_FAR = 1.0  # seconds that a fetched job may have to wait for a slot
 
 GiveBack = Callable[[Case], Awaitable[None]]
@@ -25,16 +25,16 @@ GiveBack = Callable[[Case], Awaitable[None]]
 class Ahead:
     """Watches how fast each queue's jobs end.
 
-    A worker that holds one job a slot waits for the broker after each of them, for half a millisecond: nothing beside a job of
-    a minute, most of the time beside one of a tenth of a millisecond. One that always held many would keep long jobs from
-    workers that are idle.
+    A worker that holds one job per slot waits for the broker after each job, for half a millisecond. That is nothing for jobs
+    of a minute, but most of the time for jobs of a tenth of a millisecond. A worker that always held many jobs would keep long
+    ones from idle workers.
 
     Args:
-        consuming: Fetches.
+        consuming: Fetches jobs.
         lanes: Where each queue's jobs wait for a slot.
         give_back: Returns a job that has not started; waits for the broker as long as that takes.
-        can_give_back: Whether the broker takes it now.
-        shed: Has jobs go back that left their lane and wait for a child process.
+        can_give_back: Whether the broker takes returned jobs now.
+        shed: Gives back jobs that have left their lane and wait for a child process.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class Ahead:
                 except BrokerError as error:
                     log.debug("cannot fetch ahead", extra={"queue": queue, "because": str(error)})
                 except Exception:
-                    log.exception("fetching ahead failed in an unforeseen way; it goes on", extra={"queue": queue})
+                    log.exception("fetching ahead failed unexpectedly; it continues", extra={"queue": queue})
 
     async def stop(self, limit: timedelta) -> None:
-        """Fetches and gives back no more; sees through, within the limit, what is on its way back."""
+        """Stops fetching and giving back; waits, within the limit, for jobs that are on their way back."""
         self._stopped = True
         if self._returning:
             await asyncio.wait(self._returning, timeout=limit.total_seconds())
@@ -88,11 +88,11 @@ class Ahead:
             kept = set(waiting[:own])
             surplus = lane.take(lambda case: case.delivery.lease is lease and case not in kept)
             self._shed()
-            log.info("jobs got long: what was fetched ahead goes back", extra={"queue": queue, "jobs": len(surplus)})
+            log.info("jobs take longer now: those fetched ahead go back", extra={"queue": queue, "jobs": len(surplus)})
             self._returning = {asyncio.create_task(self._return(case, lane)) for case in surplus}
             if self._returning:
                 await asyncio.wait(self._returning)
-            self._ended[queue] = lease.ended  # what went back did not end by being quick
+            self._ended[queue] = lease.ended  # jobs that went back say nothing about the rate
 
     async def _return(self, case: Case, lane: Lane[Case]) -> None:
         try:

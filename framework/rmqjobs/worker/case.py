@@ -1,4 +1,4 @@
-"""One delivery on its way through the worker; what is not known yet is None."""
+"""One delivery on its way through the worker; fields that are not known yet are None."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Case:
     """One delivery.
 
     Args:
-        delivery: The message, and the right to settle it. Another one when its channel was lost and the job came back here.
-        isolated: It is a suspect: workers died while they had it, so it runs alone in a child process.
+        delivery: The message, and the right to settle it. It is replaced if its channel was lost and the job came back here.
+        isolated: Whether it is a suspect: workers died while they had it, so it runs alone in a child process.
         envelope: The message taken apart; None when it is malformed.
         handler: Who handles its type.
         run: Its run.
@@ -26,9 +26,9 @@ class Case:
         error: What went wrong.
         verdict: What was decided.
         is_ending: Whether it is being settled, or waits for that.
-        unsent: Messages that must be in RabbitMQ before the delivery may go; None before anybody asked.
-        forgetting: When it is forgotten, if its channel is lost.
-        announced: Whether the journal has its start.
+        unsent: Messages that must be in RabbitMQ before the delivery is acknowledged; None until they are made.
+        forgetting: The timer by which it is forgotten, if its channel was lost.
+        announced: Whether its start is in the journal.
     """
 
     delivery: Delivery
@@ -56,7 +56,7 @@ class Case:
 
     @property
     def job_id(self) -> str:
-        """The job's id; a malformed message without one is given one here."""
+        """The job's id; a malformed message without one gets one here."""
         if self.envelope is not None:
             return self.envelope.job.id
         self._id = self._id or text_of(self.delivery.properties.message_id or new_job_id())
@@ -69,12 +69,12 @@ class Case:
 
     @property
     def counters(self) -> Counters:
-        """As received."""
+        """The counters as received."""
         return self.envelope.counters if self.envelope else Counters()
 
     @property
     def counters_of_crash(self) -> Counters:
-        """As received, and the broker's returns besides: for a suspect whose own process died under it."""
+        """The counters as received; for a suspect whose own process died under it, with the broker's returns as crashes."""
         received = self.counters
         returns = self.delivery.returns if self.isolated else 0
         return Counters(received.attempt, received.crashes + returns, received.unhandled)

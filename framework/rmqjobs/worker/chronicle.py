@@ -1,4 +1,4 @@
-"""Tells what happens to jobs: one record in the journal for each, and a log line for what went wrong."""
+"""Reports what happens to jobs: one record in the journal for each, and a log line for what went wrong."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rmqjobs.worker.figures import Figures
 log = logging.getLogger("rmqjobs.worker")
 job_log = logging.getLogger("rmqjobs.job")
 
-_KINDS: Mapping[type, tuple[EventKind, int]] = {  # in the journal, and how loud in the log
+_KINDS: Mapping[type, tuple[EventKind, int]] = {  # kind in the journal, level in the log
     Done: (EventKind.SUCCEEDED, logging.DEBUG),
     RetryIn: (EventKind.RETRIED, logging.WARNING),
     Snoozed: (EventKind.SNOOZED, logging.INFO),
@@ -35,11 +35,11 @@ _TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 class Chronicle:
-    """The worker's voice.
+    """Writes what happens to jobs to the journal, the figures and the log.
 
     Args:
         journal: Takes the records.
-        figures: Counts.
+        figures: Counts jobs for the metrics.
         now: The time of day, aware.
     """
 
@@ -47,13 +47,13 @@ class Chronicle:
         self._journal, self._figures, self._now = journal, figures, now
 
     def tell(self, case: Case, verdict: Verdict, *, settled: bool) -> None:
-        """How a job ended, for now."""
+        """Reports how a run of a job ended."""
         kind, level = _KINDS[type(verdict)]
         data = {} if case.error is None else _about(verdict, case.error)
         if case.run is not None:
             data["seconds"] = case.run.seconds
         if not settled:
-            hint = "it is settled when it comes back here; another worker that gets it runs it again"
+            hint = "it will be settled if it comes back here; another worker that gets it runs it again"
             log.warning("job ended after its channel was lost", extra={"job": case.job_id, **data, "hint": hint})
             return
         self._record(case, kind, data)
@@ -62,7 +62,7 @@ class Chronicle:
             log.log(level, "job %s", kind.value, extra={"job": case.job_id, "type": case.job_type, **data})
 
     def report(self, job: Job, kind: str, data: Mapping[str, JsonValue]) -> None:
-        """What a handler says while it runs; callable from any thread."""
+        """Takes what a handler reports while it runs; callable from any thread."""
         if kind == "checkpoint":  # travels in the message
             return
         if kind == "log":
@@ -71,20 +71,20 @@ class Chronicle:
         self._journal.record(Event(EventKind(kind), self._now(), job.id, job.type, job.queue, job.attempt, data))
 
     def unscheduled(self, seconds: float) -> None:
-        """Schedules exist, and nobody ticks."""
+        """Reports that schedules exist and no scheduler runs."""
         hint = "start one with: rmqjobs scheduler"
-        log.error("no scheduler is active: nothing is scheduled", extra={"seconds": round(seconds, 1), "hint": hint})
+        log.error("no scheduler is active: schedules do not tick", extra={"seconds": round(seconds, 1), "hint": hint})
         data: dict[str, JsonValue] = {"seconds": round(seconds, 1)}
         self._journal.record(Event(EventKind.UNSCHEDULED, self._now(), "", "", data=data))
 
     def blocked(self, handler: str, line: str, seconds: float) -> None:
-        """The event loop does not move; called from another thread."""
+        """Reports that the event loop does not move; called from another thread."""
         hint = "use await, or pool='thread' or pool='process'" if handler else "no handler is on its stack"
         extra = {"handler": handler or None, "at": line, "seconds": round(seconds, 2), "hint": hint}
         log.warning("the event loop is blocked: no other job moves, no heartbeat is sent", extra=extra)
 
     async def announce(self, open_cases: Iterable[Case], interval: timedelta) -> None:
-        """Records the start of runs that outlive an interval, until cancelled; for shorter ones the end says it all."""
+        """Records the start of runs that outlive an interval, until cancelled; for shorter ones, their end is enough."""
         while True:
             await asyncio.sleep(interval.total_seconds())
             for case in open_cases:

@@ -32,7 +32,7 @@ class Figures:
     """The collector of a worker's metrics.
 
     Args:
-        now_values: Name, help text and present value of what only the worker itself knows.
+        now_values: Gives name, help text and present value of what only the worker itself knows.
     """
 
     def __init__(self, now_values: Callable[[], Iterable[tuple[str, str, float]]]) -> None:
@@ -41,7 +41,7 @@ class Figures:
         self._dead: Counter[tuple[str, str]] = Counter()
 
     def count(self, case: Case, kind: EventKind, reason: object) -> None:
-        """One settled job."""
+        """Counts one settled job."""
         job_type = case.job_type if case.handler else ""  # a type nobody knows must not become a label
         tally = self._tallies[case.delivery.queue, job_type, kind]
         tally.jobs += 1

@@ -23,8 +23,8 @@ from rmqjobs.worker.settlement import Settlement
 log = logging.getLogger("rmqjobs.worker")
 
 CLAIM_AGAIN = 0.1  # seconds until the next try while there is no connection
-ORPHAN_FOR = 60.0  # seconds an ended run waits for its job to come back: longer, and another worker has it
-_NO_POLICY = RetryPolicy()  # of messages that never reach a handler; their verdicts do not depend on it
+ORPHAN_FOR = 60.0  # seconds an ended run waits for its job to come back; after that, another worker has it
+_NO_POLICY = RetryPolicy()  # for messages that never reach a handler; their verdicts do not depend on it
 
 
 class JobPath:
@@ -33,9 +33,9 @@ class JobPath:
     Args:
         registry: Handlers and hooks.
         pools: Where handlers run.
-        claims: Says which publication of a job runs, where there may be several.
+        claims: Decides which publication of a job runs, where there may be several.
         settlement: Publishes and acknowledges.
-        chronicle: Tells the journal and the log.
+        chronicle: Writes to the journal and the log.
         max_body: Largest body in bytes.
         roll: Random numbers in [0, 1), for the jitter of retries.
         now: The time of day, aware.
@@ -59,7 +59,7 @@ class JobPath:
         self.open: set[Case] = set()  # from their start until they are settled
 
     async def handle(self, case: Case) -> None:
-        """One job. Every failure on the way is an error value for `decide`; nothing is lost by raising."""
+        """Handles one job. Every failure on the way becomes an error value for `decide`; nothing is lost by raising."""
         self.open.add(case)
         try:
             case.result = await self._attempt(case)
@@ -68,13 +68,13 @@ class JobPath:
         await self.finish(case)
 
     async def finish(self, case: Case) -> None:
-        """Decides and settles; again for a job that had ended when its channel was lost, and has come back."""
+        """Decides and settles. It is called again for a job that ended after its channel was lost, and that has come back."""
         case.is_ending = True
         try:
             verdict = case.verdict = case.verdict or self._decide(case)
             settled = await self._settlement.settle(case, verdict)
         except Exception as error:
-            log.exception("the verdict cannot be carried out; the job dies", extra={"job": case.job_id})
+            log.exception("the verdict cannot be carried out; the job becomes a dead letter", extra={"job": case.job_id})
             case.error, case.verdict, case.unsent = error, Dead(DeadReason.MALFORMED), None
             settled = await self._settlement.bury(case, error)
         self._chronicle.tell(case, case.verdict, settled=settled)
@@ -89,7 +89,7 @@ class JobPath:
         return (case.running for case in self.open if case.running is not None)
 
     def orphan(self, delivery: Delivery) -> Case | None:
-        """The run this job has here already, when its channel was lost and the broker handed it out again."""
+        """The case that this job has here already, when its channel was lost and the broker has delivered the job again."""
         return next((case for case in self.open if case.is_orphan_of(delivery)), None)
 
     async def _attempt(self, case: Case) -> object:
@@ -114,10 +114,10 @@ class JobPath:
         """Makes sure that no other publication of this job has been started, nor ever will be.
 
         Raises:
-            PublishedTwice: One has.
+            PublishedTwice: Another one has.
         """
         mark = envelope.mark or ""
-        while not case.delivery.lease.is_lost:  # then it comes back, here or elsewhere
+        while not case.delivery.lease.is_lost:  # once it is lost, the job comes back, here or elsewhere
             try:
                 if await self._claims.take(envelope.job.id, mark):
                     return
@@ -127,7 +127,7 @@ class JobPath:
                 log.warning("cannot claim; it may run twice", extra={"job": envelope.job.id, "because": str(error)})
                 return
             else:
-                raise PublishedTwice("another publication of this job has been started before")
+                raise PublishedTwice("this job was published twice, and the other one has already started")
         raise Interrupted("its channel was lost before it started")
 
     def _decide(self, case: Case) -> Verdict:

@@ -39,11 +39,11 @@ from rmqjobs.worker.watchdog import Watchdog
 
 log = logging.getLogger("rmqjobs.worker")
 
-# Jobs of a slot that have left their lane, at most: a child holds the next ones while it runs one.
+# The most jobs per slot that have left their lane: a child holds the next ones while it runs one.
 DEPTHS = {Pool.ASYNC: 1, Pool.THREAD: 1, Pool.PROCESS: HELD_BY_A_CHILD}
 CLAIM_EVERY = 60.0
 SUSPECT_AFTER = 2  # times the broker got a job back, after which it runs alone in a child process
-CONSUMER_TIMEOUTS = (3, 12)  # from here on a consumer brings its own limit
+CONSUMER_TIMEOUTS = (3, 12)  # from here on a consumer sets its own limit
 _NOW = partial(datetime.now, UTC)
 NACK_DOES_NOT_COUNT = (4, 3)  # older brokers count every return towards the queue's delivery limit
 
@@ -53,7 +53,7 @@ class Worker:
 
     Args:
         registry: The plugins it serves.
-        settings: Where and how.
+        settings: The broker, and how to work.
         roll: Random numbers in [0, 1), for the jitter of retries.
         now: The time of day, aware.
     """
@@ -72,7 +72,7 @@ class Worker:
         self._topology = build(registry.handlers.values(), settings.prefix)
         self.name = connection_name("worker")
         heartbeat = settings.heartbeat
-        # A broker short of memory stops reading from connections that publish: acknowledgements go by another one.
+        # A broker short of memory stops reading from connections that publish: acknowledgements use another one.
         self._publishing = PublishLink(
             lambda: settings.broker, name=f"{self.name}:publish", heartbeat=heartbeat, prepare=self._declare
         )
@@ -107,7 +107,7 @@ class Worker:
         self._slots = {Pool.ASYNC: settings.concurrency, Pool.THREAD: self.sizes.threads, Pool.PROCESS: self.sizes.children}
         self._lanes = {pool: Lane(slots * DEPTHS[pool], self._path.handle) for pool, slots in self._slots.items()}
         self._suspects = Lane(1, self._path.handle)
-        self._orphans = Lane(settings.concurrency, self._path.finish)  # ended while their channel was lost, and come back
+        self._orphans = Lane(settings.concurrency, self._path.finish)  # ended while their channel was lost, and came back
         self._lane_of_queue = {handler.queue: self._lanes[handler.pool] for handler in registry.handlers.values()}
         self._consuming = ConsumeLink(
             lambda: settings.broker,
@@ -124,7 +124,7 @@ class Worker:
             self._lane_of_queue,
             self._give_back,
             lambda: self._publishing.takes_messages,
-            lambda: self._pools.shed(Interrupted("jobs got long: what was fetched ahead goes back"), keep=1),
+            lambda: self._pools.shed(Interrupted("jobs take longer now: those fetched ahead go back"), keep=1),
         )
         self._declaring, self._declared_at = asyncio.Lock(), -math.inf
         self._beside: list[asyncio.Task[None]] = []
@@ -153,7 +153,7 @@ class Worker:
             await self._look_out(self._consuming.connection)
 
     async def _look_out(self, connection: Connection) -> None:
-        """Says at start what would surprise later."""
+        """Warns at start of what would surprise later."""
         for queue, jobs in (await stranded(connection, self._topology)).items():
             hint = "their handler moved to another queue; run the former version until this one is empty"
             log.warning("jobs wait where nobody consumes", extra={"queue": queue, "jobs": jobs, "hint": hint})
@@ -166,12 +166,12 @@ class Worker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every expected consumer is there, and what jobs lead to can be published."""
+        """Whether every expected consumer is there, and the messages that jobs lead to can be published."""
         return self._consuming.actual == self._consuming.expected and self._publishing.takes_messages
 
     @property
     def trouble(self) -> str:
-        """Why no job should count on this worker; empty when one can."""
+        """Why this worker cannot be relied on; empty when it can."""
         return self.policies.loss if self.is_ready else "not ready: see the log"
 
     @property
@@ -180,7 +180,7 @@ class Worker:
         return self._orphans.running + sum(lane.running for lane in self._starting_lanes())
 
     def _values(self) -> Iterable[tuple[str, str, float]]:
-        """What the metrics show of this moment."""
+        """Name, help text and present value of what the metrics show."""
         yield "rmqjobs_jobs_running", "Jobs between start and settlement", self.running
         yield "rmqjobs_worker_slots", "Jobs that can run at once", sum(self._slots.values())
         yield "rmqjobs_consumers_expected", "Queues this worker serves", self._consuming.expected
@@ -188,7 +188,7 @@ class Worker:
         yield "rmqjobs_connection_up", "1 while jobs can be settled", self._publishing.takes_messages
         yield "rmqjobs_event_loop_lag_seconds", "Longest lateness of the loop since the last look", self._watchdog.take_worst()
         missing = self._lookout.missing_seconds
-        yield "rmqjobs_scheduler_missing_seconds", "For how long schedules exist and no scheduler is connected", missing
+        yield "rmqjobs_scheduler_missing_seconds", "How long schedules have existed without a connected scheduler", missing
 
     async def drain(self, grace: timedelta) -> int:
         """Stops consuming, gives back what has not started, waits, then interrupts and returns the rest.
@@ -199,12 +199,12 @@ class Worker:
         await self._consuming.stop()
         await self._ahead.stop(self._settings.publish_timeout)
         waiting = [case for lane in self._starting_lanes() for case in lane.take()]
-        self._pools.shed(Interrupted("the worker drains"))
+        self._pools.shed(Interrupted("the worker is draining"))
         await self._give_back_in_time(waiting)
         await self._until_idle(grace)
         interrupted = list(self._path.running())
         for run in interrupted:
-            run.stop(Interrupted("the worker drains"))
+            run.stop(Interrupted("the worker is draining"))
         await self._until_idle(self._settings.publish_timeout)
         await self._close()
         return len(interrupted)
@@ -216,7 +216,7 @@ class Worker:
         await self._settlement.give_back(case, by_nack=by_nack)
 
     async def _give_back_in_time(self, waiting: Iterable[Case]) -> None:
-        """As far as the broker takes it in time; the rest goes back by itself when the channel closes."""
+        """Gives back as many as the broker takes in time; the rest go back by themselves when the channel closes."""
         tasks = [asyncio.create_task(self._give_back(case)) for case in waiting]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self._settings.publish_timeout.total_seconds())
@@ -254,7 +254,7 @@ class Worker:
             self._lane_of_queue[delivery.queue].submit(Case(delivery))
 
     def _take_back(self, orphan: Case, delivery: Delivery) -> None:
-        """The channel was lost, its job came back here: the run goes on, and is settled on the new delivery."""
+        """The channel was lost and its job came back here: the run goes on, and is settled on the new delivery."""
         log.info("a run keeps its job", extra={"job": orphan.job_id, "type": orphan.job_type, "queue": delivery.queue})
         orphan.delivery = delivery
         if orphan.forgetting is not None:
@@ -264,7 +264,7 @@ class Worker:
             self._orphans.submit(orphan)
 
     def _let_go(self, lease: Lease) -> None:
-        """The broker hands these deliveries out again."""
+        """Lets go of the deliveries of a lost lease: the broker delivers them again."""
         for lane in self._starting_lanes():
             lane.take(lambda case: case.delivery.lease is lease)
         for case in list(self._path.open):
@@ -298,7 +298,7 @@ class Worker:
         return max(int(self._slots[handler.pool] * factor), 1)
 
     async def _declare(self, connection: Connection) -> None:
-        """Both connections see to it, as either may find another broker; at the start once is enough for both."""
+        """Declares the topology. Both connections do so, as each may find another broker; at the start, once is enough."""
         wanted_at = time.monotonic()
         async with self._declaring:
             if self._settings.declare and self._declared_at < wanted_at:
@@ -306,15 +306,15 @@ class Worker:
                 self._declared_at = time.monotonic()
 
     async def _declare_all(self) -> None:
-        """Once, beside the first jobs: brings back what somebody has unbound."""
+        """Runs once, beside the first jobs, and brings back bindings that somebody has removed."""
         if self._settings.declare and (connection := self._consuming.connection) is not None:
             try:
                 await declare(connection, self._topology)
             except BrokerError as error:
-                log.warning("cannot see to all bindings", extra={"because": str(error)})
+                log.warning("cannot declare all bindings", extra={"because": str(error)})
 
     async def _prepare_to_consume(self, connection: Connection) -> None:
-        """Claims before anything runs: a job that kills its worker must not do so between its claim and the claim's end."""
+        """Claims before anything runs: a claimed job that kills its worker must not run before claiming has ended."""
         self._publishing.open()
         await self._declare(connection)
         await self._claim(connection)
@@ -327,7 +327,7 @@ class Worker:
         await claim(connection, self._publishing, self._names, types, timeout)
 
     async def _keep_claiming(self) -> None:
-        """A job may still slip into the unrouted while its queue is being bound."""
+        """Claims again and again: a job may still become unrouted while its queue is being bound."""
         while True:
             await asyncio.sleep(CLAIM_EVERY)
             connection = self._consuming.connection

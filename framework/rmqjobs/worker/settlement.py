@@ -1,4 +1,4 @@
-"""Settles a job: publishes what its verdict asks for, confirmed, and only then acknowledges."""
+"""Settles a job: publishes what its verdict asks for, waits for the confirm, and only then acknowledges."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Settlement:
 
     Args:
         link: Publishes.
-        names: Where to.
-        registry: Names the plugin's version in dead letters.
-        worker: Names the worker there.
+        names: Names of exchanges and queues.
+        registry: Knows the plugin's version, for dead letters.
+        worker: Name of this worker, for dead letters.
         timeout: Deadline of one try to publish.
         max_body: Largest body in bytes; a larger result is left out of its reply.
         now: The time of day, aware.
@@ -55,7 +55,7 @@ class Settlement:
         self._worker, self._timeout, self._max_body, self._now = worker, timeout, max_body, now
 
     async def settle(self, case: Case, verdict: Verdict) -> bool:
-        """Returns whether the job is settled; if not, its lease is lost and the broker hands it out again.
+        """Settles a job; returns whether it is settled. If not, its lease is lost and the broker delivers it again.
 
         Raises:
             InvalidJob: What the verdict asks for cannot be published, whatever is left out.
@@ -70,7 +70,7 @@ class Settlement:
         return not case.delivery.lease.is_lost
 
     def answer_start(self, delivery: Delivery, envelope: Envelope) -> None:
-        """Tells whoever asked that a run starts; nobody waits for that answer, and nothing depends on it."""
+        """Tells whoever asked that a run starts, without waiting for the confirm: nothing depends on it."""
         if delivery.properties.reply_to:
             answer = reply(delivery, envelope, "started", None, max_body=self._max_body)
             self._link.send(answer, self._timeout, lambda _error: None)
@@ -88,20 +88,20 @@ class Settlement:
             delivery.ack()
 
     async def bury(self, case: Case, error: Exception) -> bool:
-        """The last resort, for a job whose verdict cannot be carried out: it dies of that. Otherwise as `settle`."""
+        """The last resort: a job whose verdict cannot be carried out becomes a dead letter. Returns the same as `settle`."""
         failure = failure_of(error)
         failure = replace(failure, message=f"its verdict could not be carried out: {failure.message}")
         try:
             if not await self._publish(self._dead_letter(case, DeadReason.MALFORMED, failure), case):
                 return False
-        except InvalidJob:  # too large to be sent again: the broker need not send it
+        except InvalidJob:  # too large to be published again: the broker moves it itself
             case.delivery.bury()
         else:
             case.delivery.ack()
         return not case.delivery.lease.is_lost
 
     def _messages(self, case: Case, verdict: Verdict) -> list[Message]:
-        """What must be in RabbitMQ before the delivery may go: the job's next life first, then a reply."""
+        """What must be in RabbitMQ before the delivery is acknowledged: first the job's next message, then a reply."""
         replies = self._replies(case, verdict) if case.delivery.properties.reply_to else []
         match verdict:
             case Done() | Skipped():
@@ -157,7 +157,7 @@ class Settlement:
     async def _publish(self, message: Message, case: Case) -> bool:
         """Publishes until confirmed; gives up only when the job is no longer ours to settle.
 
-        A reply is tried until the broker says no: nobody may wait for it any more.
+        A reply is tried only until the broker refuses it: perhaps nobody waits for it any more.
 
         Raises:
             InvalidJob: It cannot be published, whatever is left out.
@@ -168,7 +168,7 @@ class Settlement:
             except RmqJobsError as error:
                 less = smaller(message) if isinstance(error, InvalidJob) else None
                 if less is not None:
-                    log.warning("a part is left out", extra={"job": case.job_id, "because": str(error)})
+                    log.warning("part of a message is left out", extra={"job": case.job_id, "because": str(error)})
                     message = less
                 elif isinstance(message, Reply) and not isinstance(error, _PASSING):
                     log.warning("reply not delivered", extra={"to": message.routing_key, "because": str(error)})

@@ -1,4 +1,4 @@
-"""Watches the event loop from a thread: a handler that blocks it is named, because it holds up all others and the heartbeat."""
+"""Watches the event loop from a thread, and names a handler that blocks it: that holds up all others and the heartbeat."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Watchdog:
     """Names what blocks the loop, once each time.
 
     Args:
-        handlers: Whose code is looked for on the loop's stack.
+        handlers: Their code is looked for on the loop's stack.
         warn: Called from the watching thread with the blocker's name, the line it is at, and the seconds so far.
     """
 
@@ -40,7 +40,7 @@ class Watchdog:
         self.worst = 0.0  # seconds, since the last time somebody asked
 
     async def run(self) -> None:
-        """Beats until cancelled, and has a thread look at that."""
+        """Beats until cancelled, while a thread watches the beats."""
         self._loop_thread = threading.get_ident()
         self._beat_at = time.monotonic()
         thread = threading.Thread(target=self._watch, name="rmqjobs-watchdog", daemon=True)
@@ -71,7 +71,7 @@ class Watchdog:
             self._warn(name, line, silent)
 
     def _culprit(self, frame: FrameType | None) -> tuple[str, str]:
-        """The handler on the stack, or nobody; and the innermost line."""
+        """The handler on the stack, and the line that it is at; without one, an empty name and the innermost line."""
         line = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
         while frame is not None:
             if frame.f_code in self._names:

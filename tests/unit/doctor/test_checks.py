@@ -85,7 +85,7 @@ CASES: list[tuple[str, Facts, str, Severity, str]] = [
     ("nobody ticks", with_queue("rmqjobs.scheduler", 1, 0), "scheduler", E, "rmqjobs scheduler"),
     ("dead letters", with_queue("rmqjobs.demo.dead", 2, 0), "dead-letters", W, "rmqjobs dlq list"),
     ("unrouted jobs", with_queue("rmqjobs.unrouted", 9, 0), "unrouted", W, "plugin"),
-    ("a consumer on the ladder", with_queue("rmqjobs.delay.03", 1, 1), "delay-ladder", E, "end whoever"),
+    ("a consumer on the ladder", with_queue("rmqjobs.delay.03", 1, 1), "delay-ladder", E, "stop whoever"),
     ("a strange level", with_api(queues={**API.queues, "rmqjobs.delay.99": {}}), "orphaned-delays", W, ""),
     (
         "a queue with other arguments",

@@ -67,8 +67,8 @@ async def test_every_pool_tells_the_same(pools: Pools, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "kind", "text"),
     [
-        ("no text", "NoText", "<NoText: its text cannot be had, RuntimeError was raised>"),
-        ("text is a number", "TextIsANumber", "<TextIsANumber: its text cannot be had, TypeError was raised>"),
+        ("no text", "NoText", "<NoText: its text is not available, RuntimeError was raised>"),
+        ("text is a number", "TextIsANumber", "<TextIsANumber: its text is not available, TypeError was raised>"),
         ("half characters", "OSError", r"caf\udce9.mp4"),
         ("system exit", "SystemExit", "3"),
         ("cancelled", "CancelledError", "by itself"),
@@ -94,9 +94,9 @@ async def test_a_long_message_is_shortened_and_its_frames_stay(pools: Pools) -> 
 @pytest.mark.parametrize(
     ("what", "text"),
     [
-        ("no repr", '{"ok":1,"row":"<NoRepr: its text cannot be had, LookupError was raised>"}'),
+        ("no repr", '{"ok":1,"row":"<NoRepr: its text is not available, LookupError was raised>"}'),
         ("itself", '"[[...]]"'),
-        ("deep", '"<list: its text cannot be had, RecursionError was raised>"'),
+        ("deep", '"<list: its text is not available, RecursionError was raised>"'),
         ("half character", r'"caf\\udce9"'),
         ("bytes", r'"\\xff\u0000"'),
     ],

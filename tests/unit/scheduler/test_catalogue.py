@@ -129,5 +129,5 @@ def test_runtime_schedules_are_checked_and_removed(registry: Registry) -> None:
     found.remove("a")
     with pytest.raises(ScheduleError, match="would come back"):
         found.remove("demo.hourly")
-    with pytest.raises(ScheduleError, match=r"there is none of this name. Did you mean 'demo.hourly'\?"):
+    with pytest.raises(ScheduleError, match=r"there is no schedule of this name. Did you mean 'demo.hourly'\?"):
         found.find("demo.hourl")

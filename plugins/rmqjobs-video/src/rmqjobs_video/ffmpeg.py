@@ -50,7 +50,7 @@ def probe(path: Path) -> Probe:
 
 
 def scale(source: Path, target: Path, height: int, *, seconds: float, progress: Callable[[float], None]) -> None:
-    """Encodes `source` to that height, and only a finished file appears at `target`.
+    """Encodes `source` to that height; only a finished file appears at `target`.
 
     Args:
         source: The video.
@@ -60,7 +60,7 @@ def scale(source: Path, target: Path, height: int, *, seconds: float, progress: 
         progress: Called with the part done, from 0 to 1.
 
     Raises:
-        EncodeFailed: ffmpeg did not make it.
+        EncodeFailed: ffmpeg failed.
     """
     unfinished = target.with_suffix(".part.mp4")
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-y", "-loglevel", "error", "-i", str(source)]

@@ -1,4 +1,4 @@
-"""The handlers of what is published. Each is safe to run twice: a file that is there is kept, a POST carries the job's id."""
+"""The handlers of published jobs. Each is safe to run twice: an existing file is kept, and a POST carries the job's id."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SERVER_ERRORS = 500
 
 @plugin.handler(pool="process", max_runtime=timedelta(hours=2))
 def transcode(payload: TranscodeVideo, job: Job) -> list[str]:
-    """One file for each height; the checkpoint remembers which are done."""
+    """Makes one file for each height; the checkpoint remembers which are done."""
     source, folder = Path(payload.source), Path(payload.folder)
     try:
         found = ffmpeg.probe(source)

@@ -1,7 +1,7 @@
 """The table of uploads, in SQLite, and the folder their files are in. Knows no jobs.
 
-Both are where `VIDEO_LIBRARY` says: a folder with `uploads.sqlite` and `uploads/`; `video-library` of the working directory
-unless set.
+Both are in the folder that the variable `VIDEO_LIBRARY` names, as `uploads.sqlite` and `uploads/`; by default that is
+`video-library` in the working directory.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Library:
     """Uploads and their files.
 
     Args:
-        folder: Where it is; made when it is not there.
+        folder: Where it is; created if it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +48,7 @@ class Library:
         self._connection.execute(_SCHEMA)
 
     def record(self, name: str, state: str, size: int, at: datetime) -> None:
-        """Writes an upload down, or its new state."""
+        """Records an upload, or its new state."""
         self._connection.execute(
             "INSERT INTO uploads VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE"
             " SET state = excluded.state, bytes = excluded.bytes, changed_at = excluded.changed_at",
@@ -56,7 +56,7 @@ class Library:
         )
 
     def failed_before(self, instant: datetime) -> list[Upload]:
-        """Uploads that failed before, the oldest first."""
+        """Uploads that failed before an instant, the oldest first."""
         rows = self._connection.execute(
             "SELECT name, bytes FROM uploads WHERE state = 'failed' AND changed_at < ? ORDER BY changed_at, name",
             (_text(instant),),
@@ -64,7 +64,7 @@ class Library:
         return [Upload(*row) for row in rows]
 
     def delete(self, upload: Upload, at: datetime) -> None:
-        """Removes the file, then says so: after a crash between the two, doing it again does no harm.
+        """Removes the file, then records that: after a crash between the two, doing it again does no harm.
 
         Raises:
             ValueError: The name leads out of the folder; nothing is removed.

@@ -46,7 +46,7 @@ class DeleteFailedUploads(Payload, type="video.delete-failed-uploads"):
 
 
 class ReportWeek(Payload, type="video.report-week"):
-    """Write down what became of the uploads of a week; ticked every Monday."""
+    """Report what became of the uploads of a week; ticked every Monday."""
 
 
 class SyncUploads(Payload, type="video.sync-uploads"):

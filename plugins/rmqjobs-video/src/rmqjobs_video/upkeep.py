@@ -1,6 +1,6 @@
 """What the video plugin does by schedule: clean up at night, report on Mondays, sync every quarter of an hour.
 
-Each works on its tick's planned time, not on the clock, so that a tick that comes late or twice does the same work.
+Each handler goes by its tick's planned time, not by the clock, so that a tick that comes late or twice does the same work.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ plugin.schedule("sync", every=timedelta(minutes=15), payload=SyncUploads(), misf
 
 @plugin.handler(singleton=True)
 def delete_failed_uploads(payload: DeleteFailedUploads, job: Job) -> dict[str, int]:
-    """One upload after the other, file and row: killed half-way, the next run goes on where this one ended."""
+    """Deletes one upload after the other, file and row. If it is killed half-way, the next run goes on where it ended."""
     now = _planned(job)
     freed = deleted = 0
     with opened() as library:
@@ -43,7 +43,7 @@ def delete_failed_uploads(payload: DeleteFailedUploads, job: Job) -> dict[str, i
 
 @plugin.handler(singleton=True)
 def report_week(_payload: ReportWeek, job: Job) -> str:
-    """`reports/2026-W47.json`: what became of uploads in the period the tick stands for; written whole or not at all."""
+    """Writes `reports/2026-W47.json`, whole or not at all: what became of uploads in the period that the tick stands for."""
     end = _planned(job)
     start = job.period_start or end - timedelta(days=7)
     with opened() as library:
@@ -66,5 +66,5 @@ def sync_uploads(_payload: SyncUploads, job: Job) -> dict[str, int]:
 
 
 def _planned(job: Job) -> datetime:
-    """The tick's time; published by hand, now."""
+    """The tick's planned time; now, for a job that was published by hand."""
     return job.scheduled_for or datetime.now(UTC)
