@@ -38,6 +38,7 @@ async def test_dead_letters_of_a_busy_broker_are_found(
     async with publishing(settings) as jobs, working(Stage(), settings):
         job_id = await jobs.publish(Act(what="reject"))
         await until(lambda: dead_letters(settings))
+    monkeypatch.setattr(counting, "PATIENCE", 120.0)  # on a busy machine `rabbitmqctl` takes long to start
     await asyncio.to_thread(suspend, node, "suspend")
     try:
         looking = asyncio.create_task(dead_letters(settings))

@@ -21,11 +21,13 @@ from pika.exceptions import StreamLostError
 
 from rmqjobs import Job, Payload, Plugin, Reject, RetryPolicy, Settings
 from rmqjobs.amqp.asking import ask
+from rmqjobs.amqp.holding import Holding
 from rmqjobs.amqp.reviewing import desk
 from rmqjobs.errors import NoScheduler
 from rmqjobs.journal import follow
 from rmqjobs.plugins import Registry, registry_of
 from rmqjobs.probes import Probes
+from rmqjobs.scheduler import service as scheduler_service
 from rmqjobs.scheduler.catalogue import Catalogue, read_file
 from rmqjobs.scheduler.service import Scheduler
 from rmqjobs.topology import Names
@@ -150,7 +152,7 @@ async def test_of_several_one_is_active_and_another_takes_over_at_once(settings:
         await asyncio.sleep(0.3)  # cut before its token is written, a tick is published again, under the same id
         active, other = (one, two) if one.is_active else (two, one)
         cut(active)
-        await until(lambda: other.is_active, timeout=1)
+        await until(lambda: other.is_active, timeout=10)  # a heartbeat is 20 seconds
         assert not active.is_active
         await until(lambda: len(stage.jobs) >= 3)
         await until(lambda: active.is_ready)
@@ -159,6 +161,29 @@ async def test_of_several_one_is_active_and_another_takes_over_at_once(settings:
     found = await happened(settings, "activated")
     assert len(found) >= 2
     assert found[1]["before"] == active.name
+
+
+async def test_a_standby_that_is_passed_over_connects_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Seen once on three nodes of 3.10 whose leader was killed: three schedulers waited, and none was made active."""
+    monkeypatch.setattr(scheduler_service, "LOOK_EVERY", 0.05)
+    stage = Stage()
+    stage.plugin.schedule("rare", cron="0 0 1 1 *", payload=Tick())
+    async with scheduling(stage, settings) as one:
+        await until(lambda: one.is_active)
+        async with scheduling(stage, settings) as two:
+            await until(lambda: two._holding is not None)
+            before = two._holding
+            await asyncio.sleep(1.5)
+            assert two._holding is before, "a queue with an active consumer passes nobody over"
+            monkeypatch.setattr(Holding, "is_passed_over", passed_over)
+            await until(lambda: two._holding is not None and two._holding is not before)
+    assert "RabbitMQ makes nobody the active consumer" in str([vars(record).get("because") for record in caplog.records])
+
+
+async def passed_over(_holding: Holding, _queue: str) -> bool:
+    return True
 
 
 async def test_what_was_missed_is_decided_from_the_token(settings: Settings) -> None:

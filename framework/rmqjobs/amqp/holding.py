@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from rmqjobs.amqp.claims import release
 from rmqjobs.amqp.connection import CLOSE_TIMEOUT, Channel, Connection, Prepare, connect, connection_name, resolve
+from rmqjobs.amqp.counting import count
 from rmqjobs.amqp.outlet import Outlet
 from rmqjobs.errors import BrokerError
 from rmqjobs.settings import Settings
@@ -95,6 +96,17 @@ class Holding:
             return False
         await channel.close()
         return True
+
+    async def is_passed_over(self, queue: str) -> bool:
+        """Whether messages wait in the queue and it has no active consumer, although we have asked to be one.
+
+        Raises:
+            BrokerError: The queue is gone.
+        """
+        channel = await self.connection.channel()
+        found = await count(channel, queue)
+        await channel.close()
+        return bool(found.messages) and not found.consumers
 
     async def release(self, names: Names, claims: Iterable[str]) -> None:
         """Ends claims, on a channel of its own."""

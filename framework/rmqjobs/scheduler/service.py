@@ -13,7 +13,7 @@ from rmqjobs.amqp.connection import LIVED, Backoff, Connection, connection_name
 from rmqjobs.amqp.declaring import declare
 from rmqjobs.amqp.holding import Holding
 from rmqjobs.amqp.publishing import PublishLink
-from rmqjobs.errors import MalformedMessage, NewerToken, RmqJobsError
+from rmqjobs.errors import BrokerUnavailable, MalformedMessage, NewerToken, RmqJobsError
 from rmqjobs.events import EventKind
 from rmqjobs.journal import Journal
 from rmqjobs.policywatch import PolicyWatch
@@ -22,7 +22,7 @@ from rmqjobs.scheduler.catalogue import Catalogue
 from rmqjobs.scheduler.chronicle import Chronicle
 from rmqjobs.scheduler.commands import Commands
 from rmqjobs.scheduler.pings import Pinger
-from rmqjobs.scheduler.standby import Takeover
+from rmqjobs.scheduler.standby import Takeover, Turn
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names, build, scheduling
 from rmqjobs.wire import scheduling as wire
@@ -34,6 +34,7 @@ LOOK_EVERY = 5.0  # seconds after which clock and file are checked, even if noth
 JUMP = 2.0  # seconds of difference between the clock and the steady one that are worth a warning
 STANDBY_AFTER = 1.0
 STOP_WITHIN = 5.0
+OPEN_WITHIN = 30.0  # while a cluster elects leaders, some calls are never answered
 OFFERS_WITHIN = 0.5
 NOT_FOR_US = 30.0  # seconds before a token that is too new for this version is looked at again
 
@@ -118,7 +119,11 @@ class Scheduler:
         return self._holding.connection if self._holding is not None else None
 
     async def _open(self) -> Holding:
-        return await Holding.open(self._settings, self._names.scheduler, role="scheduler", prepare=self._declare)
+        try:
+            async with asyncio.timeout(OPEN_WITHIN):
+                return await Holding.open(self._settings, self._names.scheduler, role="scheduler", prepare=self._declare)
+        except TimeoutError:
+            raise BrokerUnavailable(f"the broker accepted us and answered nothing for {OPEN_WITHIN:g} s") from None
 
     async def _open_again(self, backoff: Backoff, ended: asyncio.Task[bool]) -> Holding | None:
         """Another connection, as soon as there is one; None when it is time to stop."""
@@ -179,6 +184,7 @@ class Scheduler:
     async def _stand_by(self, holding: Holding, ended: asyncio.Task[bool]) -> None:
         """Waits for the token; returns when it is active, or never will be."""
         takeover, timeout, hello_at = Takeover(holding, self._names), STANDBY_AFTER, self._now()
+        turn = Turn(holding, self._names)
         while self._active is None and not ended.done() and not holding.lost.done():
             await self._wait(holding, ended, timeout)
             if not holding.inbox.empty():
@@ -188,6 +194,8 @@ class Scheduler:
                     log.info("on standby: another scheduler is active", extra={"scheduler": self.name})
                 await holding.publish([wire.hello(self._names, self.name)])
                 timeout, hello_at = LOOK_EVERY, self._now() + HELLO_EVERY
+            elif timeout is LOOK_EVERY:
+                await turn.check()
             self._look_at_file()
             for content, tag in self._arrivals(holding):
                 if takeover.take(content, tag):

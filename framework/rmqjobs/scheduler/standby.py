@@ -5,13 +5,37 @@ from __future__ import annotations
 import uuid
 
 from rmqjobs.amqp.holding import Holding
-from rmqjobs.errors import NewerToken
+from rmqjobs.errors import BrokerUnavailable, NewerToken
 from rmqjobs.scheduler.active import take_cursors
 from rmqjobs.topology import Names
 from rmqjobs.wire import scheduling as wire
 from rmqjobs.wire.scheduling import FORMAT, Barrier, Command, Content, Hello, Report, Token, Unreadable
 
 MOST_REPORTS = 10_000
+PASSED_OVER = 3  # looks in a row
+
+
+class Turn:
+    """Watches that it can still be this scheduler's turn: RabbitMQ may have consumers that wait, and make none of them active.
+
+    Args:
+        holding: The connection that stands by.
+        names: Names of queues.
+    """
+
+    def __init__(self, holding: Holding, names: Names) -> None:
+        self._holding, self._queue = holding, names.scheduler
+        self._passed_over = 0
+
+    async def check(self) -> None:
+        """Looks once.
+
+        Raises:
+            BrokerUnavailable: It was passed over several times in a row, and should connect again.
+        """
+        self._passed_over = self._passed_over + 1 if await self._holding.is_passed_over(self._queue) else 0
+        if self._passed_over == PASSED_OVER:
+            raise BrokerUnavailable("RabbitMQ makes nobody the active consumer, although this scheduler waits for it")
 
 
 class Takeover:
