@@ -21,7 +21,8 @@ NOTE = "<!-- Made by tools/reference.py; change the code, then run: make referen
 COMMANDS = (
     "worker", "scheduler", "schedules", "schedules list", "schedules show", "schedules next", "schedules preview",
     "schedules explain", "schedules run", "schedules pause", "schedules resume", "schedules add", "schedules remove",
-    "publish", "events", "dlq", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq drop", "dlq restore",
+    "publish", "events", "jobs", "jobs show", "jobs why", "jobs logs", "jobs wait",
+    "dlq", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq drop", "dlq restore",
     "plugins", "plugins list", "plugins check", "topology", "topology show", "topology apply",
     "topology permissions", "doctor",
 )  # fmt: skip

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 class EventKind(StrEnum):
     """The closed list of things that happen to jobs and, from `TICKED` on, to schedules."""
 
+    PUBLISHED = "published"  # written by publishers of ours; jobs of other programs have none
     STARTED = "started"  # only written for runs that outlive one journal interval
     PROGRESS = "progress"
     LOG = "log"

@@ -9,13 +9,14 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
-from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.errors import BrokerBlocked, BrokerGone, InvalidJob, PublishRefused, PublishTimeout, RmqJobsError, Unroutable
 from rmqjobs.events import Event, EventKind
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names
 from rmqjobs.wire import events as wire
+from rmqjobs.wire.jobs import Message
 
 log = logging.getLogger("rmqjobs.journal")
 
@@ -24,6 +25,13 @@ BATCH_BYTES = 2**20  # well below what any broker accepts as one message
 AT_ONCE = 4  # batches on their way
 PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds until the next try after a failure; doubled at each further one
 MAX_PENDING = 100_000  # records kept while the broker accepts none; further ones are counted and left out
+
+
+class Publishes(Protocol):
+    """Whatever publishes one message, confirmed: a `PublishLink`, or a `SideLink`."""
+
+    async def publish(self, message: Message, timeout: timedelta) -> None:
+        """Raises an `RmqJobsError` when the message is not known to be in RabbitMQ."""
 
 
 class Journal:
@@ -38,7 +46,7 @@ class Journal:
     """
 
     def __init__(
-        self, link: PublishLink, names: Names, *, source: str, interval: timedelta, timeout: timedelta = timedelta(seconds=5)
+        self, link: Publishes, names: Names, *, source: str, interval: timedelta, timeout: timedelta = timedelta(seconds=5)
     ) -> None:
         self._link, self._names, self._interval = link, names, interval
         self.source, self._timeout = source, timeout
@@ -143,17 +151,20 @@ class Journal:
         return Event(EventKind.LOST, datetime.now(UTC), "", "", data={"records": count})
 
 
-async def follow(settings: Settings, *, start: str = "next", stop_at_end: bool = False) -> AsyncIterator[Event]:
+async def follow(
+    settings: Settings, *, start: str = "next", stop_at_end: bool = False, about: str = ""
+) -> AsyncIterator[Event]:
     """The journal's records, oldest first.
 
     Args:
         settings: The broker, and the prefix.
         start: `first`, `next` (only new records), an ISO 8601 instant or an offset number.
+        about: Only records of jobs whose id begins like this.
         stop_at_end: End a second after the record that was the last one at the call, instead of waiting for more.
     """
     from rmqjobs.amqp.streams import read_stream  # noqa: PLC0415 - aio-pika is for readers; a worker only writes
 
     names = Names(settings.prefix)
     async for body, source in read_stream(settings, names.journal, start=start, stop_at_end=stop_at_end):
-        for event in wire.decode(body, source):
+        for event in wire.decode(body, source, about=about):
             yield event

@@ -60,7 +60,7 @@ def roles(handlers: Iterable[Handler], prefix: str = "rmqjobs") -> tuple[Role, .
     declared = {each.name for each in topology.exchanges} | {each.name for each in topology.queues}
     everything = tuple(sorted(declared | {names.scheduler}))
     return (
-        Role("publisher", write=entrances),
+        Role("publisher", write=(*entrances, names.events)),
         Role(
             "worker",
             configure=claims,

@@ -174,7 +174,10 @@ class Settings(BaseModel):
     )
     publish_timeout: Duration = Field(timedelta(seconds=5), description="Deadline of one publish, reconnecting included")
     max_body: int = Field(16 * 2**20, ge=1, description="Largest message body in bytes, published or accepted")
-    journal_interval: Duration = Field(timedelta(milliseconds=500), description="How often a worker writes its journal")
+    journal_interval: Duration = Field(
+        timedelta(milliseconds=500), description="How often workers and publishers write to the journal"
+    )
+    journal_published: bool = Field(True, description="Whether publishers write to the journal which jobs they published")
     recycle_after: int = Field(10_000, ge=1, description="Jobs a child process runs before it is replaced")
     recycle_above: int = Field(1_024, ge=1, description="Megabytes of memory a child may have used before it is replaced")
     metrics_port: int | None = Field(

@@ -78,6 +78,7 @@ class PublishLink:
         heartbeat: AMQP heartbeat.
         prepare: Runs on each new connection before anything is published on it.
         beside: Runs as long as the link is open, with the link as its argument.
+        on_published: Called with each message that the broker has confirmed.
     """
 
     def __init__(
@@ -88,7 +89,9 @@ class PublishLink:
         heartbeat: timedelta,
         prepare: Prepare | None = None,
         beside: Callable[[PublishLink], Coroutine[Any, Any, None]] | None = None,
+        on_published: Callable[[Message], None] | None = None,
     ) -> None:
+        self._on_published = on_published
         self._where, self._name, self._heartbeat, self._prepare, self._beside = where, name, heartbeat, prepare, beside
         self._broker: Broker | None = None
         self._waiting: deque[_Entry] = deque()
@@ -325,7 +328,10 @@ class PublishLink:
         for number in self._confirms.tags(frame.method):
             entry = self._unconfirmed.pop(number, None)
             if entry is not None:
-                entry.settled(self._verdict(entry.message, refused=refused))
+                error = self._verdict(entry.message, refused=refused)
+                entry.settled(error)
+                if error is None and self._on_published is not None:
+                    self._on_published(entry.message)
         if self._window == 1:
             self._suspects -= 1
             self._window = 1 if self._suspects > 0 else WINDOW

@@ -28,6 +28,7 @@ app.command("rmqjobs.cli.worker:worker", name="worker", help="Run the handlers o
 app.command("rmqjobs.cli.scheduler:scheduler", name="scheduler", help="Publish the ticks of schedules; any number may run.")
 app.command("rmqjobs.cli.schedules:app", name="schedules", help="Schedules: list, show, next, preview, run, pause, resume, …")
 app.command("rmqjobs.cli.publish:publish", name="publish", help="Publish one job.")
+app.command("rmqjobs.cli.jobs:app", name="jobs", help="Where a job is: show, why, logs, wait.")
 app.command("rmqjobs.cli.dlq:app", name="dlq", help="Review dead letters: list, show, replay, drop, restore, stats.")
 app.command("rmqjobs.cli.events:events", name="events", help="Read the journal: what happened to jobs.")
 app.command("rmqjobs.cli.plugins:app", name="plugins", help="Installed plugins: list, check.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
@@ -15,6 +16,7 @@ from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.errors import InvalidJob
 from rmqjobs.job import Payload
 from rmqjobs.policywatch import PolicyWatch
+from rmqjobs.publisher.announcing import Announcer
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names, build
 from rmqjobs.wire.jobs import Message, Options, encode, new_job_id
@@ -95,12 +97,23 @@ def link_of(settings: Settings) -> PublishLink:
         if settings.declare:
             await ensure(connection, names.jobs, build(prefix=names.prefix))
 
-    async def watch(link: PublishLink) -> None:
-        if settings.management_url is not None:  # a program that publishes does not go looking for it
-            await PolicyWatch(settings).run(lambda: link.connection)
+    announcer = Announcer(settings) if settings.journal_published else None
 
-    name, heartbeat = connection_name("publisher"), settings.heartbeat
-    return PublishLink(lambda: settings.broker, name=name, heartbeat=heartbeat, prepare=prepare, beside=watch)
+    async def beside(link: PublishLink) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            if announcer is not None:
+                tasks.create_task(announcer.run(link))
+            if settings.management_url is not None:  # a program that publishes does not go looking for it
+                tasks.create_task(PolicyWatch(settings).run(lambda: link.connection))
+
+    return PublishLink(
+        lambda: settings.broker,
+        name=connection_name("publisher"),
+        heartbeat=settings.heartbeat,
+        prepare=prepare,
+        beside=beside,
+        on_published=announcer.published if announcer is not None else None,
+    )
 
 
 def id_of(message: Message) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ JSON = "application/json"
 MAX_PRIORITY = 31
 _NO_HEADERS: Mapping[str, Any] = {}
 _FRESH = Counters()
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,16 @@ def job_type(incoming: Incoming) -> str:
 def text_of(value: object) -> str:
     """A received string as text; one that is not UTF-8 arrives as bytes."""
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def made_at(job_id: str) -> datetime | None:
+    """When an id was made: a UUIDv7 begins with the time, and a tick's id ends with its planned one; None for any other id."""
+    try:
+        if _UUID7.fullmatch(job_id):
+            return datetime.fromtimestamp(int(job_id[:8] + job_id[9:13], 16) / 1000, UTC)
+        return datetime.fromisoformat(job_id.rpartition("@")[2]) if "@" in job_id else None
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def encode(names: Names, kind: str, body: bytes, *, job_id: str, options: Options, now: datetime, max_body: int) -> Message:

@@ -51,3 +51,28 @@ def plain(value: object) -> object:
             return [plain(inner) for inner in value]
         case _:
             return value
+
+
+_BRIEF_TEXT, _BRIEF_PARTS = 2_000, 50
+
+
+def is_brief(value: object) -> bool:
+    """Whether a handler's result is small and plain enough to stand in a record; looks at no more than fifty parts."""
+    left, waiting = _BRIEF_PARTS, [value]
+    while waiting:
+        part = waiting.pop()
+        left -= 1
+        match part:
+            case bool() | int() | float() | None:
+                pass
+            case str() | bytes() if len(part) <= _BRIEF_TEXT:
+                pass
+            case dict() if len(part) * 2 <= left:
+                waiting += [*part.keys(), *part.values()]
+            case list() | tuple() if len(part) <= left:
+                waiting += part
+            case _:
+                return False
+        if left < 0:
+            return False
+    return True

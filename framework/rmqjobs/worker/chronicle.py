@@ -9,12 +9,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import JsonValue
+from pydantic_core import from_json
 
 from rmqjobs.events import Event, EventKind
 from rmqjobs.failures import failure_of, shortened
 from rmqjobs.job import Job
 from rmqjobs.journal import Journal
 from rmqjobs.retry import Dead, Done, RetryIn, Returned, Skipped, Snoozed, Verdict
+from rmqjobs.wire.values import Json, is_brief
 from rmqjobs.worker.case import Case
 from rmqjobs.worker.figures import Figures
 
@@ -49,9 +51,11 @@ class Chronicle:
     def tell(self, case: Case, verdict: Verdict, *, settled: bool) -> None:
         """Reports how a run of a job ended."""
         kind, level = _KINDS[type(verdict)]
-        data = {} if case.error is None else _about(verdict, case.error)
+        data = {} if case.error is None else _about(verdict, case.error, self._now())
         if case.run is not None:
             data["seconds"] = case.run.seconds
+        if case.result is not None and is_brief(case.result):
+            data["result"] = from_json(case.result) if isinstance(case.result, Json) else case.result
         if not settled:
             hint = "it will be settled if it comes back here; another worker that gets it runs it again"
             log.warning("job ended after its channel was lost", extra={"job": case.job_id, **data, "hint": hint})
@@ -97,11 +101,14 @@ class Chronicle:
         self._journal.record(Event(kind, self._now(), case.job_id, case.job_type, case.delivery.queue, attempt, data))
 
 
-def _about(verdict: Verdict, error: BaseException) -> dict[str, Any]:
+def _about(verdict: Verdict, error: BaseException, now: datetime) -> dict[str, Any]:
     data: dict[str, Any] = {"error": shortened(str(failure_of(error, traceback=False)), MAX_ERROR)}
     match verdict:
         case RetryIn(delay, counters):
             data |= {"in_seconds": round(delay.total_seconds(), 3), "next_attempt": counters.attempt}
+        case Snoozed(until, delay):
+            wait = delay if delay is not None else (until - now if until is not None else timedelta(0))
+            data["in_seconds"] = round(max(wait, timedelta(0)).total_seconds(), 3)
         case Dead(reason):
             data["reason"] = reason.value
         case Skipped(reason):

@@ -132,7 +132,7 @@ def test_an_old_brokers_patience_is_held_against_max_runtime() -> None:
 
 
 def test_roles_a_user_can_take_are_named() -> None:
-    read = with_api(permissions=("^$", r"^rmqjobs\.(jobs|delay\.\d\d)$", "^$"))
+    read = with_api(permissions=("^$", r"^rmqjobs\.(jobs|events|delay\.\d\d)$", "^$"))
     assert [each.summary for each in findings(read) if each.check == "permissions"] == ["user 'guest' can be publisher"]
 
 

@@ -1,0 +1,180 @@
+"""`rmqjobs jobs`: what became of a job, read from the journal; no other process of ours has to run."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import cyclopts
+from rich.markup import escape
+
+from rmqjobs.cli.errors import FAILED, NOT_FOUND, USAGE, fail, say
+from rmqjobs.cli.options import Common, as_duration
+from rmqjobs.cli.output import console, print_json, print_json_line
+from rmqjobs.events import EventKind
+from rmqjobs.wire.events import as_record
+from rmqjobs.wire.values import as_json
+
+if TYPE_CHECKING:
+    from rmqjobs.settings import Settings
+    from rmqjobs.tracking import Life
+
+app = cyclopts.App(name="jobs", help="Where a job is: show, why, logs, wait.")
+GIVEN_UP, TIMED_OUT = 8, 124
+_COLOURS = {"done": "green", "dead": "red", "dropped": "red", "retrying": "yellow", "skipped": "yellow"}
+_UNSEEN = (
+    "nothing is known of {id!r}: it waits and no worker has seen it yet, or it was never published, or the journal, which keeps"
+    " 7 days, has forgotten it. Jobs that no queue takes are counted by: rmqjobs dlq stats"
+)
+
+
+@app.command
+def show(id: str, *, json: bool = False, common: Common | None = None) -> None:  # noqa: A002 - the argument's name
+    """Show where a job is.
+
+    Parameters
+    ----------
+    id
+        The job's id, or a unique beginning of it.
+    json
+        Print JSON, with every record of the journal about it.
+    """
+    life = _the_one((common or Common()).settings(), id)
+    now = datetime.now(UTC)
+    if json:
+        print_json(_record(life, now))
+        return
+    from rmqjobs.tracking import outlook  # noqa: PLC0415 - as below
+
+    state = life.state(now)
+    rows: dict[str, object] = {
+        "id": life.id,
+        "state": state.value,
+        "type": life.type,
+        "queue": life.queue,
+        "attempts": life.attempts or "",
+    }
+    latest = life.records[-1]
+    rows |= {name: latest.data[name] for name in ("reason", "error") if name in latest.data}
+    if "result" in latest.data:
+        rows["result"] = as_json(latest.data["result"]).decode()
+    terminal, width = console(), max(map(len, rows))
+    for name, value in rows.items():
+        text = escape(str(value)) if value != "" else "-"
+        coloured = f"[{_COLOURS.get(text, 'cyan')}]{text}[/]" if name == "state" else text
+        terminal.print(f"[bold]{name:<{width}}[/bold]  {coloured}")
+    if hint := outlook(life, now):
+        terminal.print(hint)
+
+
+@app.command
+def why(id: str, *, common: Common | None = None) -> None:  # noqa: A002
+    """Tell in words what happened to a job, and what comes next.
+
+    Parameters
+    ----------
+    id
+        The job's id, or a unique beginning of it.
+    """
+    from rmqjobs.tracking import outlook, story  # noqa: PLC0415 - as below
+
+    life = _the_one((common or Common()).settings(), id)
+    now, terminal = datetime.now(UTC), console()
+    state = life.state(now).value
+    terminal.print(f"[bold]{escape(life.id)}[/bold]  {escape(life.type)}  [{_COLOURS.get(state, 'cyan')}]{state}[/]")
+    for moment in story(life):
+        at = moment.at.astimezone().isoformat(sep=" ", timespec="milliseconds")[:23]
+        terminal.print(f"[dim]{at}[/dim]  {escape(moment.text)}")
+    if hint := outlook(life, now):
+        terminal.print(hint)
+
+
+@app.command
+def logs(id: str, *, json: bool = False, common: Common | None = None) -> None:  # noqa: A002
+    """Print what a job's handler logged with job.log, and its progress.
+
+    Parameters
+    ----------
+    id
+        The job's id, or a unique beginning of it.
+    json
+        JSON lines.
+    """
+    life, terminal = _the_one((common or Common()).settings(), id), console()
+    for record in life.records:
+        if record.kind not in (EventKind.LOG, EventKind.PROGRESS):
+            continue
+        if json:
+            print_json_line(as_record(record))
+            continue
+        fields = " ".join(f"[dim]{name}=[/dim]{escape(str(value))}" for name, value in record.data.items() if name != "message")
+        message = escape(str(record.data.get("message", record.kind.value)))
+        at = record.at.astimezone().isoformat(sep=" ", timespec="milliseconds")[:23]
+        terminal.print(f"[dim]{at}  attempt {record.attempt}[/dim]  {message}  {fields}")
+
+
+@app.command
+def wait(id: str, *, timeout: str | None = None, common: Common | None = None) -> int:  # noqa: A002
+    """Wait until a job has ended, and print its result.
+
+    Exits with 0 when it is done, 8 when it was given up, dropped or skipped, 124 when the time is over.
+
+    Parameters
+    ----------
+    id
+        The whole id of the job; it need not be published yet.
+    timeout
+        Wait no longer than this, such as 30s or 5m; without it, as long as it takes.
+    """
+    settings = (common or Common()).settings()
+    limit = as_duration("--timeout", timeout).total_seconds() if timeout is not None else None
+    life = asyncio.run(_end_of(settings, id, limit))
+    if life is None:
+        say(f"{id} has not ended in time")
+        return TIMED_OUT
+    state, latest = life.state(datetime.now(UTC)), life.records[-1]
+    if state != "done":
+        say(f"{id} is {state}: {latest.data.get('reason', '')} {latest.data.get('error', '')}".rstrip(": "))
+        return GIVEN_UP
+    if "result" in latest.data:
+        print_json(latest.data["result"])
+    return 0
+
+
+def _the_one(settings: Settings, beginning: str) -> Life:
+    from rmqjobs.tracking import find  # noqa: PLC0415 - reading a stream imports much, and `--help` does not need it
+
+    lives = asyncio.run(find(settings, beginning))
+    if not lives:
+        fail(_UNSEEN.format(id=beginning), NOT_FOUND)
+    if len(lives) > 1:
+        some = ", ".join(life.id for life in lives[:3])
+        fail(f"{beginning!r} is the beginning of {len(lives):,} jobs: {some}, …", USAGE)
+    return lives[0]
+
+
+async def _end_of(settings: Settings, job_id: str, seconds: float | None) -> Life | None:
+    from rmqjobs.tracking import watch  # noqa: PLC0415 - as above
+
+    try:
+        async with asyncio.timeout(seconds):
+            async for life in watch(settings, job_id):
+                if life.state(datetime.now(UTC)).is_end:
+                    return life
+    except TimeoutError:
+        return None
+    fail("the journal ended", FAILED)
+    raise AssertionError
+
+
+def _record(life: Life, now: datetime) -> dict[str, Any]:
+    """The JSON of a job: a contract."""
+    return {
+        "id": life.id,
+        "type": life.type,
+        "queue": life.queue,
+        "state": life.state(now).value,
+        "attempts": life.attempts,
+        "records": [as_record(each) for each in life.records],
+    }

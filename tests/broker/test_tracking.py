@@ -1,0 +1,122 @@
+"""Where a job is, from the journal alone: each answer compared with what really happened."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from rmqjobs import AsyncPublisher, Settings
+from rmqjobs.lifecycle import State
+from rmqjobs.permissions import Role, roles
+from rmqjobs.testing.broker import RunningBroker
+from rmqjobs.tracking import Life, find, outlook, story, watch
+from tests.broker.test_roles import as_user
+from tests.helpers import Act, Heavy, Note, Stage, a_dead_letter, events, manage, publish_raw, publishing, until, working
+
+
+async def life_of(settings: Settings, job_id: str, state: State) -> Life:
+    """The job's life, once it is in that state."""
+
+    async def there() -> Life | None:
+        lives = await find(settings, job_id)
+        return lives[0] if lives and lives[0].state(datetime.now(UTC)) is state else None
+
+    life: Life = await until(there)
+    return life
+
+
+def told(life: Life) -> str:
+    return "\n".join([*(moment.text for moment in story(life)), outlook(life, datetime.now(UTC))])
+
+
+async def test_each_end_of_a_job_is_told(settings: Settings) -> None:
+    async with AsyncPublisher(settings=settings, app_id="shop") as jobs, working(Stage(), settings):
+        done = await jobs.publish(Note(text="a", n=41), priority=3)
+        heavy = await jobs.publish(Heavy())
+        retried = await jobs.publish(Act(what="fail twice"))
+        dead = await jobs.publish(Act(what="reject"))
+        later = await jobs.publish(Note(text="b"), delay=timedelta(hours=24))
+        life = await life_of(settings, done, State.DONE)
+        assert life.records[-1].data["result"] == 42
+        assert "published by shop, with priority 3" in told(life)
+        assert "attempt 1 succeeded after" in told(life)
+        assert (await life_of(settings, heavy, State.DONE)).records[-1].data["result"] == "heavy result"
+        life = await life_of(settings, retried, State.DONE)
+        assert "attempt 1 failed after" in told(life)
+        assert "boom 1; waits 1 s" in told(life)
+        assert "attempt 3 succeeded" in told(life)
+        life = await life_of(settings, dead, State.DEAD)
+        assert "attempt 1 was the last" in told(life)
+        assert "rejected" in told(life)
+        assert f"next: an operator decides. See: rmqjobs dlq show {dead}" in told(life)
+        life = await life_of(settings, later, State.DELAYED)
+        assert "published by shop, to run 1 day later" in told(life)
+        assert "next: it is due in " in told(life)
+
+
+async def test_a_job_of_another_program_is_known_from_its_run_on(settings: Settings) -> None:
+    async with working(Stage(), settings):
+        await publish_raw(settings, b'{"text": "raw"}', key="demo.note", message_id="from-elsewhere")
+        life = await life_of(settings, "from-elsewhere", State.DONE)
+    assert [record.kind.value for record in life.records] == ["succeeded"]
+
+
+async def test_what_waits_for_a_worker_is_queued(settings: Settings) -> None:
+    async with publishing(settings) as jobs:
+        job_id = await jobs.publish(Note(text="a"))
+        life = await life_of(settings, job_id, State.QUEUED)
+    assert "next: it has waited for a worker for" in told(life)
+    assert await find(settings, "never-published") == []
+
+
+async def test_watching_ends_with_the_job(settings: Settings) -> None:
+    async with publishing(settings) as jobs, working(Stage(), settings):
+        job_id = await jobs.publish(Act(what="fail twice"))
+        states = []
+        async with asyncio.timeout(30):
+            async for life in watch(settings, job_id):
+                states.append(life.state(datetime.now(UTC)))
+                if states[-1].is_end:
+                    break
+    assert states[-1] is State.DONE
+
+
+@pytest.fixture
+async def shut_out(broker: RunningBroker, settings: Settings) -> AsyncIterator[Settings]:
+    """A publisher as permissions were before there were `published` records."""
+    if broker.management_url is None:
+        pytest.skip("RMQJOBS_MANAGEMENT_URL is not set")
+    async with working(Stage(), settings):
+        pass  # declares everything
+    (role,) = (each for each in roles((), settings.prefix) if each.name == "publisher")
+    former, name = tuple(each for each in role.write if not each.endswith(".events")), f"publisher-{secrets.token_hex(3)}"
+    yield as_user(broker, settings, name, Role("publisher", write=former))
+    manage(broker, "DELETE", f"users/{name}", None)
+
+
+async def test_a_publisher_that_may_not_write_to_the_journal_publishes_all_the_same(
+    settings: Settings, shut_out: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage()
+    with caplog.at_level(logging.WARNING, "rmqjobs"):
+        async with AsyncPublisher(settings=shut_out) as jobs, working(stage, settings):
+            for n in range(20):
+                await jobs.publish(Note(text="a", n=n))
+                await asyncio.sleep(0.05)
+            await until(lambda: len(stage.seen) == 20)
+    assert sorted(seen[2] for seen in stage.seen) == list(range(20)), "each once: no job was on the channel that was closed"
+    warned = [record for record in caplog.records if record.message == "this program may not write to the journal"]
+    assert len(warned) == 1
+    assert "publishing connection lost" not in caplog.text
+
+
+async def test_published_records_can_be_switched_off(settings: Settings) -> None:
+    quiet = settings.model_copy(update={"journal_published": False})
+    async with publishing(quiet) as jobs, working(Stage(), settings):
+        await jobs.publish(Act(what="reject"))
+        await a_dead_letter(settings)
+        await until(lambda: events(settings))
+    assert "published" not in {kind for kind, _ in await events(settings)}
