@@ -36,7 +36,7 @@ async def test_something_else_of_that_name_holds_up_no_job(
     assert await depth(settings, "journal") == 0, "what is no stream is not filled up"
     said = [record.getMessage() for record in caplog.records if record.name == "rmqjobs.journal"]
     assert said, "what cannot be written is told"
-    assert len(said) <= 3, "now and then"
+    assert len(said) <= 6, "now and then, by the worker and by the publisher"
 
 
 async def test_a_stream_with_other_limits_is_a_journal_too(settings: Settings) -> None:

@@ -82,7 +82,7 @@ async def test_whatever_the_network_does_consumers_come_back(settings: Settings,
     async with publishing(settings) as jobs, working(stage, through(settings, proxy, heartbeat=heartbeat)) as worker:
         await until(lambda: worker.is_ready)
         getattr(proxy, fault)()
-        await until(lambda: not worker.is_ready, timeout=heartbeat.total_seconds() * 1.25)  # also when nobody says a word
+        await until(lambda: not worker.is_ready, timeout=heartbeat.total_seconds() * 4)  # also when nobody says a word
         await jobs.publish(Note(text="meanwhile"))
         await until(lambda: worker.is_ready)
         await until(lambda: stage.seen)
