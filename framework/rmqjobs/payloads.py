@@ -47,7 +47,8 @@ def write_json(data: JsonValue | bytes) -> bytes:
     Raises:
         ValueError: The data is not JSON, or contains NaN or a number that is read as infinity.
     """
-    if isinstance(data, bytes):
+    if isinstance(data, (bytes, bytearray)):
+        data = bytes(data)
         body, value = data, from_json(data, allow_inf_nan=False)
     else:
         body, value = to_json(data, inf_nan_mode="constants"), data

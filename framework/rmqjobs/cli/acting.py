@@ -115,7 +115,7 @@ def _confirm(care: Care, verb: Verb, count: int) -> None:
     if care.yes:
         return
     if not sys.stdin.isatty():
-        fail(f"not confirmed. To {verb} these {count:,}, add --yes", USAGE)
+        fail(f"not confirmed. To {verb} {count:,}, add --yes", USAGE)
     sys.stderr.write(f"{verb} {count:,}? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):

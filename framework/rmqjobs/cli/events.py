@@ -7,10 +7,9 @@ import sys
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.markup import escape
 
 from rmqjobs.cli.options import Common, Words
-from rmqjobs.cli.output import console, print_json_line
+from rmqjobs.cli.output import clean, console, print_json_line
 from rmqjobs.errors import ConfigurationError
 from rmqjobs.events import Event, EventKind
 from rmqjobs.journal import follow as follow_journal
@@ -77,7 +76,7 @@ async def _print(settings: Settings, start: str, *, follow: bool, wanted: object
 
 
 def _line(event: Event) -> str:
-    data = " ".join(f"[dim]{name}=[/dim]{escape(str(value))}" for name, value in event.data.items())
+    data = " ".join(f"[dim]{name}=[/dim]{clean(value)}" for name, value in event.data.items())
     colour = _COLOURS.get(event.kind, "cyan")
     at = event.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
-    return f"[dim]{at}[/dim] [{colour}]{event.kind.value:<10}[/{colour}] {event.type:<24} {event.job} {data}"
+    return f"[dim]{at}[/dim] [{colour}]{event.kind.value:<10}[/{colour}] {clean(event.type):<24} {clean(event.job)} {data}"

@@ -6,9 +6,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from rich.markup import escape
-
-from rmqjobs.cli.output import age, console, shortened
+from rmqjobs.cli.output import age, clean, console, shortened
 from rmqjobs.wire.deadletters import DeadLetter
 
 COLUMNS = ("id", "type", "queue", "reason", "attempts", "failed", "error", "fingerprint")
@@ -50,7 +48,7 @@ def print_whole(letter: DeadLetter) -> None:
     width = max(map(len, shown))
     terminal = console()
     for name, value in shown.items():
-        text = "-" if value in (None, "") else escape(str(value))
+        text = "-" if value in (None, "") else clean(value)
         terminal.print(f"[bold]{name.replace('_', ' '):<{width}}[/bold]  {text}")
     payload = _payload(letter)
     text = json.dumps(payload, indent=2, ensure_ascii=False) if not isinstance(payload, str) else payload

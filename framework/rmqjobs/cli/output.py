@@ -71,7 +71,15 @@ def shortened(text: str, limit: int = 60) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
+def clean(value: object) -> str:
+    """A value for the terminal: no markup, no half characters, and no control characters, which could repaint the screen."""
+    text = whole_characters(str(value))
+    return escape(
+        "".join(each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode() for each in text)
+    )
+
+
 def _cell(value: object) -> str:
     if value is None or value == "":
         return "-"
-    return f"{value:,}" if isinstance(value, int) else escape(whole_characters(str(value)))
+    return f"{value:,}" if isinstance(value, int) else clean(value)

@@ -149,7 +149,8 @@ def _fields(text: str) -> list[str]:
         raise ValueError(f"a cron expression of {len(text):,} characters, {text[:20]!r} …: the limit is {MAX_LENGTH}")
     fields = ALIASES.get(text.strip().lower(), text).lower().split()
     if len(fields) != len(_FIELDS):
-        raise ValueError(f"{text!r} has {len(fields)} fields, not {len(_FIELDS)}.{_why_not_five(text, fields)} {_HINT}")
+        count = f"{len(fields)} field" + ("s" if len(fields) != 1 else "")
+        raise ValueError(f"{text!r} has {count}, not {len(_FIELDS)}.{_why_not_five(text, fields)} {_HINT}")
     for name, field in zip(_FIELDS, fields, strict=True):
         if not _CHARACTERS.fullmatch(field):
             raise ValueError(f"{text!r}: the {name} {field!r} cannot be read. {_HINT}")

@@ -89,7 +89,7 @@ def problem(value: object, depth: int = 0) -> str:
     if isinstance(value, int):
         return "" if _LEAST <= value < -_LEAST else "has a number that does not fit into 64 bits"
     if not isinstance(value, (list, dict)):
-        return f"has a {type(value).__name__}, which AMQP cannot carry"
+        return f"has a value of type {type(value).__name__}, which AMQP cannot carry"
     if depth == _DEEPEST:
         return f"is nested over {_DEEPEST} levels deep"
     return next(filter(None, _problems_inside(value, depth)), "")
