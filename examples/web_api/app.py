@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -33,6 +34,16 @@ async def upload(video: TranscodeVideo, request: Request, response: Response) ->
     job_id = await request.app.state.jobs.publish(video, correlation_id=request.headers.get("x-request-id"))
     response.headers["Location"] = f"/jobs/{job_id}"
     return {"job": job_id}
+
+
+@app.get("/jobs/{job_id}")
+async def look(job_id: str, request: Request) -> dict[str, object]:
+    """Where a job is, from the journal: the `Location` of the 202."""
+    life = await request.app.state.jobs.job(job_id).life()
+    if life is None:  # it waits, and nobody has written a record yet
+        return {"job": job_id, "state": "unknown"}
+    progress = next((record.data for record in reversed(life.records) if record.kind == "progress"), None)
+    return {"job": job_id, "state": life.state(datetime.now(UTC)), "attempts": life.attempts, "progress": progress}
 
 
 @app.exception_handler(InvalidJob)

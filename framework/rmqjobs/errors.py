@@ -24,6 +24,7 @@
     ├── ScheduleError             a schedule cannot be used; names the schedule and where it is written
     ├── NoScheduler               no active scheduler answers
     ├── NewerToken                the scheduler's state was written by a later version
+    ├── NoResult                  a job ended without a result that can be read
     ├── ReviewInProgress          somebody else is reviewing the same dead-letter queue
     └── JobError                  something went wrong with one job
         ├── MalformedMessage      body, content type or a header breaks the message contract
@@ -250,6 +251,12 @@ class NewerToken(RmqJobsError):
     """The scheduler's state was written by a newer version that this one does not understand: another must take over."""
 
     code = "RJ1602"
+
+
+class NoResult(RmqJobsError):
+    """A job ended without a result that can be read: it was given up, dropped or skipped, or its result is too large."""
+
+    code = "RJ1700"
 
 
 class JobError(RmqJobsError):

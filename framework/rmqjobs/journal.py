@@ -21,6 +21,7 @@ from rmqjobs.wire.jobs import Message
 log = logging.getLogger("rmqjobs.journal")
 
 BATCH = 500
+SHORTEST = timedelta(milliseconds=10)  # between two writes
 BATCH_BYTES = 2**20  # well below what any broker accepts as one message
 AT_ONCE = 4  # batches on their way
 PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds until the next try after a failure; doubled at each further one
@@ -48,7 +49,7 @@ class Journal:
     def __init__(
         self, link: Publishes, names: Names, *, source: str, interval: timedelta, timeout: timedelta = timedelta(seconds=5)
     ) -> None:
-        self._link, self._names, self._interval = link, names, interval
+        self._link, self._names, self._interval = link, names, max(interval, SHORTEST)
         self.source, self._timeout = source, timeout
         self._records: deque[bytes] = deque()  # encoded: lines are smaller, and no work for the garbage collector
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -2,7 +2,7 @@
 
 Records arrive in any order, some of them twice, some of them never: a job that another program published has no `published`
 record, and a short run has no `started`. The latest record gives the state, with what time has made of it since. Clocks of
-several machines differ a little, so `published` always comes first, however late its time is.
+several machines differ by some seconds. So `published` counts that much earlier: only a job published again is queued again.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class State(StrEnum):
         return self in _ENDS
 
 
+SKEW = timedelta(seconds=5)
 _ENDS = frozenset({State.DONE, State.DEAD, State.DROPPED, State.SKIPPED})
 _STATES: Mapping[EventKind, State] = {
     EventKind.PUBLISHED: State.QUEUED,
@@ -58,9 +59,9 @@ def in_order(records: Iterable[Event]) -> list[Event]:
     return sorted(different.values(), key=_place)
 
 
-def _place(record: Event) -> tuple[bool, datetime, int, int, str, str]:
-    later = record.kind is not EventKind.PUBLISHED
-    return later, record.at, _ORDER[record.kind], record.attempt, str(record.data), record.source
+def _place(record: Event) -> tuple[datetime, int, int, str, str]:
+    at = record.at - SKEW if record.kind is EventKind.PUBLISHED else record.at
+    return at, _ORDER[record.kind], record.attempt, str(record.data), record.source
 
 
 def state_of(records: Iterable[Event], now: datetime) -> State | None:

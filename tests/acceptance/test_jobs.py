@@ -26,14 +26,14 @@ def test_show_why_and_wait(here: Stand) -> None:
     here.cli("jobs", "wait", good)
     bad = here.cli("publish", "accept.mark", '{"n": -1}').stdout.strip()
     ended = here.cli("jobs", "wait", bad, "--timeout", "60s", code=8).stderr
-    assert f"{bad} is dead: attempts exhausted ValueError: negative" in ended
+    assert f"{bad} is dead: attempts exhausted: ValueError: negative" in ended
 
     shown = json.loads(here.cli("jobs", "show", good, "--json").stdout)
     assert (shown["id"], shown["state"], shown["type"], shown["attempts"]) == (good, "done", "accept.mark", 1)
     why = here.cli("jobs", "why", bad).stdout
     assert "attempt 1 failed after" in why
-    assert "ValueError: negative; waits 1 s" in why
-    assert "attempt 2 was the last" in why
+    assert "ValueError: negative; waits " in why
+    assert "; given up: attempts exhausted" in why
     here.cli("dlq", "drop", bad, "--yes", "--because", "a test")
     assert "dropped by" in here.cli("jobs", "why", bad).stdout
     assert f"rmqjobs dlq restore {bad}" in here.cli("jobs", "show", bad).stdout

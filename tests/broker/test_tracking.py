@@ -8,11 +8,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rmqjobs import AsyncPublisher, Settings
+from rmqjobs import AsyncPublisher, Plugin, Publisher, Settings
+from rmqjobs.amqp.reviewing import desk
+from rmqjobs.deadletters.review import Order, Review
+from rmqjobs.deadletters.selection import Selection
+from rmqjobs.errors import NoResult, PublisherClosed
 from rmqjobs.lifecycle import State
 from rmqjobs.permissions import Role, roles
 from rmqjobs.testing.broker import RunningBroker
-from rmqjobs.tracking import Life, find, outlook, story, watch
+from rmqjobs.tracking import Life, find, watch
+from rmqjobs.tracking.story import outlook, story
 from tests.broker.test_roles import as_user
 from tests.helpers import Act, Heavy, Note, Stage, a_dead_letter, events, manage, publish_raw, publishing, until, working
 
@@ -49,8 +54,8 @@ async def test_each_end_of_a_job_is_told(settings: Settings) -> None:
         assert "boom 1; waits 1 s" in told(life)
         assert "attempt 3 succeeded" in told(life)
         life = await life_of(settings, dead, State.DEAD)
-        assert "attempt 1 was the last" in told(life)
-        assert "rejected" in told(life)
+        assert "attempt 1 failed after" in told(life)
+        assert "; given up: rejected" in told(life)
         assert f"next: an operator decides. See: rmqjobs dlq show {dead}" in told(life)
         life = await life_of(settings, later, State.DELAYED)
         assert "published by shop, to run 1 day later" in told(life)
@@ -120,3 +125,76 @@ async def test_published_records_can_be_switched_off(settings: Settings) -> None
         await a_dead_letter(settings)
         await until(lambda: events(settings))
     assert "published" not in {kind for kind, _ in await events(settings)}
+
+
+async def test_a_program_asks_for_the_result_of_its_job(settings: Settings) -> None:
+    async with publishing(settings) as jobs, working(Stage(), settings):
+        good, bad = await jobs.publish(Note(text="a", n=1)), await jobs.publish(Act(what="reject"))
+        nothing = await jobs.publish(Act())
+        assert await jobs.job(good).result(timedelta(seconds=30)) == 2
+        assert await jobs.job(good).state() is State.DONE
+        assert await jobs.job(nothing).result(timedelta(seconds=30)) is None
+        with pytest.raises(NoResult, match="is dead: rejected"):
+            await jobs.job(bad).result(timedelta(seconds=30))
+        assert await jobs.job("never-published").state() is None
+        with pytest.raises(TimeoutError):
+            await jobs.job("never-published").result(timedelta(seconds=0.5))
+
+
+async def test_a_program_without_an_event_loop_asks_too(settings: Settings) -> None:
+    def program() -> None:
+        jobs = Publisher(settings=settings)
+        asked = jobs.job(jobs.publish(Note(text="a", n=1)))
+        assert asked.result(timedelta(seconds=30)) == 2
+        assert asked.state() is State.DONE
+        jobs.close()
+        with pytest.raises(PublisherClosed):
+            asked.state()
+
+    async with working(Stage(), settings):
+        await asyncio.to_thread(program)
+
+
+async def test_a_replayed_job_has_not_ended(settings: Settings) -> None:
+    """The dead letter is the first end that the journal has, and not the last."""
+    mended, plugin = Stage(), Plugin("demo")
+
+    @plugin.handler
+    async def act(_payload: Act) -> int:
+        return 5
+
+    async with publishing(settings) as jobs:
+        async with working(Stage(), settings):
+            job_id = await jobs.publish(Act(what="reject"))
+            await a_dead_letter(settings)
+            await life_of(settings, job_id, State.DEAD)
+        async with desk(settings) as operator:
+            await Review(operator, settings, by="ada@home").replay("demo", Selection(ids=(job_id,)), Order(1, "mended"))
+        life = await life_of(settings, job_id, State.QUEUED)
+        assert "replayed by ada@home, because: mended" in told(life)
+        asked = asyncio.create_task(jobs.job(job_id).result(timedelta(seconds=60)))
+        await asyncio.sleep(1)
+        assert not asked.done()
+        mended.plugin = plugin
+        async with working(mended, settings):
+            assert await asked == 5
+    life = await life_of(settings, job_id, State.DONE)
+    assert life.attempts == 1, "since it was replayed"
+
+
+async def test_ids_of_somebodys_own_are_found_whatever_they_look_like(settings: Settings) -> None:
+    odd = [
+        "order-1",
+        "order-10",
+        "order@2026-12-24",
+        "x@2099-01-01T00:00:00Z",
+        "0fffffff-ffff-7fff-bfff-ffffffffffff",
+        "00000000-0000-7000-8000-000000000000",
+        'a "quote" \\ and .*',
+    ]
+    async with publishing(settings) as jobs, working(Stage(), settings):
+        for job_id in odd:
+            await jobs.publish(Note(text="a"), job_id=job_id)
+        for job_id in odd:
+            assert await jobs.job(job_id).result(timedelta(seconds=60)) == 1
+            assert await jobs.job(job_id).state() is State.DONE

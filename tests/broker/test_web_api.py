@@ -41,6 +41,22 @@ async def test_202_means_rabbitmq_has_the_job(settings: Settings, monkeypatch: p
     assert await until(lambda: depth(settings, "unrouted")) == 1
 
 
+async def test_the_location_says_where_the_job_is(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RMQJOBS_URL", settings.url)
+    monkeypatch.setenv("RMQJOBS_PREFIX", settings.prefix)
+    module = example()
+    async with module.lifespan(module.app):
+        transport = httpx2.ASGITransport(app=module.app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
+            location = (await client.post("/videos", json=VIDEO)).headers["location"]
+
+            async def seen() -> bool:
+                return bool((await client.get(location)).json()["state"] == "queued")
+
+            assert await until(seen)
+            assert (await client.get("/jobs/never-published")).json()["state"] == "unknown"
+
+
 async def test_503_within_the_deadline_without_a_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RMQJOBS_URL", f"amqp://127.0.0.1:{free_port()}/")
     monkeypatch.setenv("RMQJOBS_PUBLISH_TIMEOUT", "1s")

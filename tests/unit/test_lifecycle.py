@@ -40,6 +40,7 @@ TABLE = [
     ([record("log", 2), record("succeeded", 2)], State.DONE),  # within the same microsecond
     ([record("ticked", 2)], None),
     ([record("succeeded", 2), record("published", 3)], State.DONE),  # the publisher's clock is ahead
+    ([record("published"), record("succeeded", 2), record("published", 20)], State.QUEUED),  # published again
 ]
 
 

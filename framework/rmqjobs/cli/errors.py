@@ -1,8 +1,8 @@
 """What went wrong, in one line to stderr, and the exit code that scripts rely on.
 
 0 done · 1 failed · 2 usage, configuration, a plugin that cannot be used, or refused without confirmation · 3 partly done ·
-4 authentication or permission · 5 not found ·
-6 broker or scheduler unreachable · 7 invalid · 130 interrupted · 137 ended by a second signal
+4 authentication or permission · 5 not found · 6 broker or scheduler unreachable · 7 invalid · 8 the job was given up ·
+124 time is over · 130 interrupted · 137 ended by a second signal
 """
 
 from __future__ import annotations

@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import cyclopts
-from rich.markup import escape
 
 from rmqjobs.cli.errors import FAILED, NOT_FOUND, USAGE, fail, say
 from rmqjobs.cli.options import Common, as_duration
-from rmqjobs.cli.output import console, print_json, print_json_line
+from rmqjobs.cli.output import clean, console, print_json, print_json_line
 from rmqjobs.events import EventKind
 from rmqjobs.wire.events import as_record
 from rmqjobs.wire.values import as_json
@@ -45,7 +44,7 @@ def show(id: str, *, json: bool = False, common: Common | None = None) -> None: 
     if json:
         print_json(_record(life, now))
         return
-    from rmqjobs.tracking import outlook  # noqa: PLC0415 - as below
+    from rmqjobs.tracking.story import outlook  # noqa: PLC0415 - as below
 
     state = life.state(now)
     rows: dict[str, object] = {
@@ -61,7 +60,7 @@ def show(id: str, *, json: bool = False, common: Common | None = None) -> None: 
         rows["result"] = as_json(latest.data["result"]).decode()
     terminal, width = console(), max(map(len, rows))
     for name, value in rows.items():
-        text = escape(str(value)) if value != "" else "-"
+        text = clean(value) if value != "" else "-"
         coloured = f"[{_COLOURS.get(text, 'cyan')}]{text}[/]" if name == "state" else text
         terminal.print(f"[bold]{name:<{width}}[/bold]  {coloured}")
     if hint := outlook(life, now):
@@ -77,15 +76,15 @@ def why(id: str, *, common: Common | None = None) -> None:  # noqa: A002
     id
         The job's id, or a unique beginning of it.
     """
-    from rmqjobs.tracking import outlook, story  # noqa: PLC0415 - as below
+    from rmqjobs.tracking.story import outlook, story  # noqa: PLC0415 - as below
 
     life = _the_one((common or Common()).settings(), id)
     now, terminal = datetime.now(UTC), console()
     state = life.state(now).value
-    terminal.print(f"[bold]{escape(life.id)}[/bold]  {escape(life.type)}  [{_COLOURS.get(state, 'cyan')}]{state}[/]")
+    terminal.print(f"[bold]{clean(life.id)}[/bold]  {clean(life.type)}  [{_COLOURS.get(state, 'cyan')}]{state}[/]")
     for moment in story(life):
         at = moment.at.astimezone().isoformat(sep=" ", timespec="milliseconds")[:23]
-        terminal.print(f"[dim]{at}[/dim]  {escape(moment.text)}")
+        terminal.print(f"[dim]{at}[/dim]  {clean(moment.text)}")
     if hint := outlook(life, now):
         terminal.print(hint)
 
@@ -108,8 +107,8 @@ def logs(id: str, *, json: bool = False, common: Common | None = None) -> None: 
         if json:
             print_json_line(as_record(record))
             continue
-        fields = " ".join(f"[dim]{name}=[/dim]{escape(str(value))}" for name, value in record.data.items() if name != "message")
-        message = escape(str(record.data.get("message", record.kind.value)))
+        fields = " ".join(f"[dim]{name}=[/dim]{clean(value)}" for name, value in record.data.items() if name != "message")
+        message = clean(record.data.get("message", record.kind.value))
         at = record.at.astimezone().isoformat(sep=" ", timespec="milliseconds")[:23]
         terminal.print(f"[dim]{at}  attempt {record.attempt}[/dim]  {message}  {fields}")
 
@@ -127,6 +126,8 @@ def wait(id: str, *, timeout: str | None = None, common: Common | None = None) -
     timeout
         Wait no longer than this, such as 30s or 5m; without it, as long as it takes.
     """
+    if not id:
+        fail("the id is empty. Is a variable unset?", USAGE)
     settings = (common or Common()).settings()
     limit = as_duration("--timeout", timeout).total_seconds() if timeout is not None else None
     life = asyncio.run(_end_of(settings, id, limit))
@@ -135,7 +136,7 @@ def wait(id: str, *, timeout: str | None = None, common: Common | None = None) -
         return TIMED_OUT
     state, latest = life.state(datetime.now(UTC)), life.records[-1]
     if state != "done":
-        say(f"{id} is {state}: {latest.data.get('reason', '')} {latest.data.get('error', '')}".rstrip(": "))
+        say(": ".join([f"{id} is {state}", *(str(latest.data[name]) for name in ("reason", "error") if latest.data.get(name))]))
         return GIVEN_UP
     if "result" in latest.data:
         print_json(latest.data["result"])
@@ -145,13 +146,16 @@ def wait(id: str, *, timeout: str | None = None, common: Common | None = None) -
 def _the_one(settings: Settings, beginning: str) -> Life:
     from rmqjobs.tracking import find  # noqa: PLC0415 - reading a stream imports much, and `--help` does not need it
 
+    if not beginning:
+        fail("the id is empty. Is a variable unset?", USAGE)
     lives = asyncio.run(find(settings, beginning))
     if not lives:
         fail(_UNSEEN.format(id=beginning), NOT_FOUND)
-    if len(lives) > 1:
-        some = ", ".join(life.id for life in lives[:3])
-        fail(f"{beginning!r} is the beginning of {len(lives):,} jobs: {some}, …", USAGE)
-    return lives[0]
+    exact = [life for life in lives if life.id == beginning]
+    if len(lives) > 1 and not exact:
+        some = ", ".join(life.id for life in lives[:3]) + (", …" if len(lives) > 3 else "")  # noqa: PLR2004 - as shown
+        fail(f"{beginning!r} is the beginning of {len(lives):,} jobs: {some}", USAGE)
+    return (exact or lives)[0]
 
 
 async def _end_of(settings: Settings, job_id: str, seconds: float | None) -> Life | None:

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from pydantic import JsonValue
+
 from rmqjobs.amqp import management
 from rmqjobs.amqp.holding import HeldMessage
 from rmqjobs.amqp.reviewing import Desk, Look
@@ -164,7 +166,7 @@ class Review:
     async def _act(self, kind: EventKind, queue: str, selection: Selection, order: Order, message: Act) -> Outcome:
         """Acts on what matches, several at a time: each is safe at its new place before it leaves the old one."""
         source = self._names.dead_queue(queue) if queue else self._names.dropped
-        outcome, at_once = Outcome(), 1 if order.rate else AT_ONCE
+        outcome, at_once, began = Outcome(), 1 if order.rate else AT_ONCE, datetime.now(UTC)
         try:
             async with self._desk.look(source) as look:
                 batch: list[tuple[HeldMessage, DeadLetter]] = []
@@ -175,7 +177,7 @@ class Review:
                         batch = []
                 await self._carry_out(look, batch, order, message, outcome)
         finally:
-            await self._record(kind, outcome.done, order.because)
+            await self._record(kind, outcome.done, order.because, began)
         return outcome
 
     async def _carry_out(
@@ -191,19 +193,19 @@ class Review:
         if order.rate and batch:
             await asyncio.sleep(1 / order.rate)
 
-    async def _record(self, kind: EventKind, letters: Sequence[DeadLetter], because: str) -> None:
+    async def _record(self, kind: EventKind, letters: Sequence[DeadLetter], because: str, began: datetime) -> None:
         """Writes to the journal; if that fails, the action is done all the same."""
         try:
-            await self._journal(kind, letters, because)
+            await self._journal(kind, letters, because, began)
         except RmqJobsError as error:
             log.warning("the journal does not have this action", extra={"action": kind.value, "because": str(error)})
 
-    async def _journal(self, kind: EventKind, letters: Sequence[DeadLetter], because: str) -> None:
-        """Records who did what to which job, and why."""
+    async def _journal(self, kind: EventKind, letters: Sequence[DeadLetter], because: str, began: datetime) -> None:
+        """Records who did what to which job, and why; at the time it began, as a replayed job may have ended already."""
         for start in range(0, len(letters), _JOURNAL_BATCH):
-            at, data = datetime.now(UTC), {"because": because} if because else {}
+            data: dict[str, JsonValue] = {"because": because} if because else {}
             events = [
-                Event(kind, at, letter.id, letter.type, letter.queue, letter.attempts, data, self._by)
+                Event(kind, began, letter.id, letter.type, letter.queue, letter.attempts, data, self._by)
                 for letter in letters[start : start + _JOURNAL_BATCH]
             ]
             await self._desk.publish([wire_events.batch(self._names, map(wire_events.encode, events), source=self._by)])

@@ -19,6 +19,7 @@ from rmqjobs.wire.jobs import Message, made_at
 
 log = logging.getLogger("rmqjobs.publishing")
 
+AN_ID_IS_NEW = timedelta(minutes=1)
 LAST_WORDS = 1.0  # seconds that the end of a program waits for its last records
 
 
@@ -92,5 +93,7 @@ def record_of(message: Message) -> Event:
         )
         if value is not None
     }
-    job_id = message.message_id or ""
-    return Event(EventKind.PUBLISHED, made_at(job_id) or datetime.now(UTC), job_id, message.type or "", data=data)
+    job_id, now = message.message_id or "", datetime.now(UTC)
+    made = made_at(job_id)  # somebody's own id may look like ours, and have any time in it
+    at = made if made is not None and abs(now - made) < AN_ID_IS_NEW else now
+    return Event(EventKind.PUBLISHED, at, job_id, message.type or "", data=data)

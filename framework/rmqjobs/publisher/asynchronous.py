@@ -13,6 +13,7 @@ from rmqjobs.job import Payload
 from rmqjobs.publisher.batch import publish_all
 from rmqjobs.publisher.writing import BatchOptions, PublishOptions, Writer, id_of, link_of
 from rmqjobs.settings import Settings
+from rmqjobs.tracking import AsyncTrackedJob
 from rmqjobs.wire.jobs import Message
 
 
@@ -63,6 +64,10 @@ class AsyncPublisher:
         """
         self._check_open()
         return await publish_all(self._link, self._write.payloads(payloads, **options), self._settings.publish_timeout)
+
+    def job(self, job_id: str) -> AsyncTrackedJob:
+        """One job, wherever it is: its state, its result, its whole life, read from the journal."""
+        return AsyncTrackedJob(self._settings, job_id)
 
     async def close(self) -> None:
         """Waits for outstanding jobs and closes the connection for good; harmless when it is closed already."""

@@ -7,11 +7,11 @@ import os
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 from pydantic import JsonValue
 
@@ -20,7 +20,10 @@ from rmqjobs.job import Payload
 from rmqjobs.publisher.batch import publish_all
 from rmqjobs.publisher.writing import BatchOptions, PublishOptions, Writer, id_of, link_of
 from rmqjobs.settings import Settings
+from rmqjobs.tracking import AsyncTrackedJob, TrackedJob
 from rmqjobs.wire.jobs import Message
+
+AnswerT = TypeVar("AnswerT")
 
 
 class Publisher:
@@ -49,6 +52,10 @@ class Publisher:
         """Publishes many jobs, pipelined; see `AsyncPublisher.publish_many`."""
         return self._running().publish_many(self._write.payloads(payloads, **options))
 
+    def job(self, job_id: str) -> TrackedJob:
+        """One job, wherever it is; see `AsyncPublisher.job`."""
+        return TrackedJob(AsyncTrackedJob(self._settings, job_id), lambda ask: self._running().run(ask))
+
     def close(self) -> None:
         """Waits for outstanding jobs and closes the connection for good; harmless when it is closed already."""
         with self._lock:
@@ -57,6 +64,8 @@ class Publisher:
             engine.close()
 
     def __enter__(self) -> Self:
+        if self._closed:
+            raise PublisherClosed
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -154,6 +163,13 @@ class _Engine:
             return batch.result()
         finally:
             self._batches.discard(batch)
+
+    def run(self, ask: Callable[[], Coroutine[Any, Any, AnswerT]]) -> AnswerT:
+        """Calls an asynchronous function on the loop, and returns what it returned."""
+        with self._lock:
+            self._check_open()
+            running = asyncio.run_coroutine_threadsafe(ask(), self._loop)
+        return running.result()
 
     def close(self) -> None:
         """Finishes what was given before; anything that comes now is refused."""

@@ -76,6 +76,8 @@ class Writer:
 
     def json(self, job_type: str, data: JsonValue | bytes, job_id: str | None = None, **options: Any) -> Message:
         """The message of a job without a payload class; raises `InvalidJob` when it can never be published."""
+        if not isinstance(job_type, str):
+            raise InvalidJob(f"the job type is {job_type!r:.80}, which is not text")
         return self._message(job_type, _json_bytes(job_type, data), job_id, Options(**options, app_id=self._app_id))
 
     def _message(self, kind: str, body: bytes, job_id: str | None, options: Options) -> Message:
@@ -136,6 +138,8 @@ def _json_bytes(job_type: str, data: JsonValue | bytes) -> bytes:
 
 
 def _type_of(payload: Payload) -> str:
+    if not isinstance(payload, Payload):
+        raise InvalidJob(f"{payload!r:.80} is not a payload. Give an instance of a Payload class, or use publish_json")
     if not payload.job_type:
         raise InvalidJob(
             f"{type(payload).__qualname__} has no job type. Give its class one: class {type(payload).__qualname__}"

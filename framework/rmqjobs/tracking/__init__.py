@@ -1,6 +1,9 @@
-"""Answers what became of a job, from the journal alone: no process of ours has to run for that. Floor 7, a service."""
+"""Answers what became of a job, from the journal alone: no process of ours has to run for that. Floor 6, on the journal.
 
+`story` tells it in words, for people; it is imported from its own module.
+"""
+
+from rmqjobs.tracking.handle import AsyncTrackedJob, TrackedJob
 from rmqjobs.tracking.reading import Life, find, watch
-from rmqjobs.tracking.story import Moment, outlook, story
 
-__all__ = ["Life", "Moment", "find", "outlook", "story", "watch"]
+__all__ = ["AsyncTrackedJob", "Life", "TrackedJob", "find", "watch"]

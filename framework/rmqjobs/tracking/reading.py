@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-from rmqjobs.events import Event
+from rmqjobs.events import Event, EventKind
 from rmqjobs.journal import follow
 from rmqjobs.lifecycle import State, in_order, state_of
 from rmqjobs.settings import Settings
@@ -14,6 +14,7 @@ from rmqjobs.wire.jobs import made_at
 
 # Records are written up to an interval late, and clocks of several machines differ.
 MARGIN = timedelta(minutes=2)
+LONGEST_KEPT = timedelta(days=30)  # an operator may let the journal keep more than seven days
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,11 @@ class Life:
 
     @property
     def attempts(self) -> int:
-        """Runs so far."""
-        return max((each.attempt for each in self.records), default=0)
+        """Runs so far, since it was last replayed."""
+        runs = 0
+        for each in self.records:
+            runs = 0 if each.kind is EventKind.REPLAYED else max(runs, each.attempt)
+        return runs
 
     def state(self, now: datetime) -> State:
         """Where it is."""
@@ -64,15 +68,18 @@ async def find(settings: Settings, beginning: str) -> list[Life]:
 
 
 async def watch(settings: Settings, job_id: str) -> AsyncIterator[Life]:
-    """One job, again with each new record; first with what is known so far. Never ends by itself."""
-    records: list[Event] = []
-    async for event in follow(settings, start=_place_of(job_id), about=job_id):
-        if event.job == job_id:
-            records = in_order([*records, event])
-            if records:
-                yield Life(job_id, records)
+    """One job, again with each new record; first with all that is known so far. Never ends by itself."""
+    began = datetime.now(UTC)
+    records = next((list(life.records) for life in await find(settings, job_id) if life.id == job_id), [])
+    if records:
+        yield Life(job_id, records)
+    async for event in follow(settings, start=(began - MARGIN).isoformat(), about=job_id):
+        if event.job == job_id and len(known := in_order([*records, event])) > len(records):
+            records = known
+            yield Life(job_id, records)
 
 
 def _place_of(job_id: str) -> str:
-    made = made_at(job_id)
-    return (made - MARGIN).isoformat() if made is not None else "first"
+    """Where to begin in the journal. An id that only looks like ours may have any time in it, even an impossible one."""
+    made, now = made_at(job_id), datetime.now(UTC)
+    return (made - MARGIN).isoformat() if made is not None and now - LONGEST_KEPT < made < now else "first"

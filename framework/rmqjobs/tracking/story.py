@@ -98,6 +98,8 @@ def _published(record: Event) -> str:
 
 
 def _ran(record: Event, how: str) -> str:
+    if not record.attempt:
+        return f"did not run on {record.source}"
     seconds = record.data.get("seconds")
     after = f" after {_length(timedelta(seconds=seconds))}" if isinstance(seconds, int | float) else ""
     return f"attempt {record.attempt} {how}{after} on {record.source}"
@@ -132,8 +134,8 @@ _TEXTS: Mapping[EventKind, Callable[[Event], str]] = {
     EventKind.SUCCEEDED: lambda record: _ran(record, "succeeded"),
     EventKind.RETRIED: lambda record: _ran(record, "failed") + _error(record) + _wait(record),
     EventKind.SNOOZED: lambda record: _ran(record, "asked to run later") + _wait(record),
-    EventKind.RETURNED: lambda record: _ran(record, "was given back, which counts as no attempt"),
-    EventKind.DEAD: lambda record: _ran(record, "was the last") + f", {record.data.get('reason')}{_error(record)}",
+    EventKind.RETURNED: lambda record: _ran(record, "was given back") + "; it does not count",
+    EventKind.DEAD: lambda record: _ran(record, "failed") + _error(record) + f"; given up: {record.data.get('reason')}",
     EventKind.SKIPPED: lambda record: f"skipped, {record.data.get('reason')}{_error(record)}",
     EventKind.REPLAYED: lambda record: _acted(record, "replayed"),
     EventKind.DROPPED: lambda record: _acted(record, "dropped"),

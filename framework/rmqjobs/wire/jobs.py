@@ -126,11 +126,11 @@ def text_of(value: object) -> str:
 
 
 def made_at(job_id: str) -> datetime | None:
-    """When an id was made: a UUIDv7 begins with the time, and a tick's id ends with its planned one; None for any other id."""
+    """When an id was made: a UUIDv7 begins with the time; None for any other id."""
+    if not _UUID7.fullmatch(job_id):
+        return None
     try:
-        if _UUID7.fullmatch(job_id):
-            return datetime.fromtimestamp(int(job_id[:8] + job_id[9:13], 16) / 1000, UTC)
-        return datetime.fromisoformat(job_id.rpartition("@")[2]) if "@" in job_id else None
+        return datetime.fromtimestamp(int(job_id[:8] + job_id[9:13], 16) / 1000, UTC)
     except (ValueError, OverflowError, OSError):
         return None
 

@@ -54,8 +54,8 @@ class Chronicle:
         data = {} if case.error is None else _about(verdict, case.error, self._now())
         if case.run is not None:
             data["seconds"] = case.run.seconds
-        if case.result is not None and is_brief(case.result):
-            data["result"] = from_json(case.result) if isinstance(case.result, Json) else case.result
+        if case.result is not None:
+            data |= _result(case.result)
         if not settled:
             hint = "it will be settled if it comes back here; another worker that gets it runs it again"
             log.warning("job ended after its channel was lost", extra={"job": case.job_id, **data, "hint": hint})
@@ -94,11 +94,18 @@ class Chronicle:
             for case in open_cases:
                 if not case.announced and case.running is not None and case.running.elapsed >= interval.total_seconds():
                     case.announced = True
-                    self._record(case, EventKind.STARTED, {})
+                    self._record(case, EventKind.STARTED, {}, ago=case.running.elapsed)
 
-    def _record(self, case: Case, kind: EventKind, data: Mapping[str, JsonValue]) -> None:
-        attempt = case.envelope.job.attempt if case.envelope else 0
-        self._journal.record(Event(kind, self._now(), case.job_id, case.job_type, case.delivery.queue, attempt, data))
+    def _record(self, case: Case, kind: EventKind, data: Mapping[str, JsonValue], ago: float = 0.0) -> None:
+        attempt = case.envelope.job.attempt if case.envelope is not None and case.run is not None else 0
+        at = self._now() - timedelta(seconds=ago) if ago else self._now()
+        self._journal.record(Event(kind, at, case.job_id, case.job_type, case.delivery.queue, attempt, data))
+
+
+def _result(result: object) -> dict[str, Any]:
+    if not is_brief(result):
+        return {"result_left_out": True}
+    return {"result": from_json(result) if isinstance(result, Json) else result}
 
 
 def _about(verdict: Verdict, error: BaseException, now: datetime) -> dict[str, Any]:
