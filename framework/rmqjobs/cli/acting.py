@@ -56,9 +56,11 @@ def act(
 ) -> int:
     """Shows what would be done, asks, and does it; returns the exit code."""
     which, care, settings = which or Filter(), care or Care(), (common or Common()).settings()
-    selection = _checked(which.selection(tuple(ids or ())), care, verb)
+    asked = selection = _checked(which.selection(tuple(ids or ())), care, verb)
     found = asyncio.run(find(settings, which, selection, dropped=verb == "restore", limit=care.limit))
-    _preview(found, selection, care, verb)
+    selection = _meant(found, selection)
+    found = [letter for letter in found if not selection.ids or letter.id in selection.ids]
+    _preview(found, asked, care, verb)
     if care.dry_run:
         say(f"dry run: nothing was done. To {verb} them, run it without --dry-run")
         return 0
@@ -99,11 +101,16 @@ def _checked(selection: Selection, care: Care, verb: Verb) -> Selection:
     return selection
 
 
-def _preview(found: list[DeadLetter], selection: Selection, care: Care, verb: Verb) -> None:
+def _meant(found: list[DeadLetter], selection: Selection) -> Selection:
+    """The selection by whole ids."""
     if not found:
         fail(f"no dead letter matches: {selection.describe()}", NOT_FOUND)
     if ambiguous := selection.ambiguous(found):
         fail(f"several dead letters begin with {', '.join(map(repr, ambiguous))}. Give more of the id", USAGE)
+    return selection.of(found)
+
+
+def _preview(found: list[DeadLetter], selection: Selection, care: Care, verb: Verb) -> None:
     say(f"{verb} {len(found):,}: {selection.describe()}")
     if not care.json:
         print_table(COLUMNS, map(row, found[:_PREVIEW]))

@@ -71,15 +71,18 @@ def show(job_id: str, /, *, which: Filter | None = None, json: bool = False, com
     """
     which = which or Filter()
     settings = (common or Common()).settings()
-    letters = asyncio.run(find(settings, which, which.selection((job_id,))))
+    selection = which.selection((job_id,))
+    letters = asyncio.run(find(settings, which, selection))
     if not letters:
         fail(f"no dead letter with the id {job_id!r}. List them with: rmqjobs dlq list", NOT_FOUND)
-    if len({letter.id for letter in letters}) > 1:
+    if selection.ambiguous(letters):
         fail(f"{len(letters)} dead letters begin with {job_id!r}. Give more of the id", USAGE)
+    meant = selection.of(letters)
+    letter = next(letter for letter in letters if letter.id in meant.ids)
     if json:
-        print_json(record(letters[0], whole=True))
+        print_json(record(letter, whole=True))
     else:
-        print_whole(letters[0])
+        print_whole(letter)
 
 
 @app.command

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from rmqjobs.wire.deadletters import DeadLetter
@@ -22,6 +22,7 @@ class Selection:
         fingerprint: Fingerprint of equal failures, or its beginning.
         older_than: Died at least this long ago.
         newer_than: Died at most this long ago.
+        whole: Whether `ids` are whole ones.
     """
 
     queues: tuple[str, ...] = ()
@@ -32,6 +33,7 @@ class Selection:
     fingerprint: str = ""
     older_than: timedelta | None = None
     newer_than: timedelta | None = None
+    whole: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -43,7 +45,7 @@ class Selection:
         error = f"{letter.error_type}: {letter.error_message}".lower()
         return (
             (not self.queues or letter.queue in self.queues)
-            and (not self.ids or any(letter.id.startswith(wanted) for wanted in self.ids))
+            and (not self.ids or self._names(letter.id))
             and (not self.types or letter.type in self.types)
             and self.error.lower() in error
             and (not self.reason or self.reason.lower() == letter.reason.lower())
@@ -52,9 +54,15 @@ class Selection:
         )
 
     def ambiguous(self, found: Iterable[DeadLetter]) -> list[str]:
-        """Beginnings of ids that fit several of these dead letters."""
+        """Beginnings of ids that fit several of these dead letters, and none of them exactly."""
         ids = {letter.id for letter in found}
-        return [wanted for wanted in self.ids if sum(each.startswith(wanted) for each in ids) > 1]
+        return [wanted for wanted in self.ids if wanted not in ids and sum(each.startswith(wanted) for each in ids) > 1]
+
+    def of(self, found: Iterable[DeadLetter]) -> Selection:
+        """The same with the whole ids of what was found: an id that begins another one means itself."""
+        ids = {letter.id for letter in found}
+        meant = {each for wanted in self.ids for each in ([wanted] if wanted in ids else ids) if each.startswith(wanted)}
+        return replace(self, ids=tuple(sorted(meant)), whole=True) if self.ids else self
 
     def describe(self) -> str:
         """The filter in words."""
@@ -69,6 +77,9 @@ class Selection:
             f"newer than {self.newer_than}" if self.newer_than is not None else "",
         ]
         return ", ".join(filter(None, parts)) or "all of them"
+
+    def _names(self, job_id: str) -> bool:
+        return job_id in self.ids if self.whole else any(job_id.startswith(wanted) for wanted in self.ids)
 
     def _of_age(self, letter: DeadLetter, now: datetime) -> bool:
         if self.older_than is None and self.newer_than is None:

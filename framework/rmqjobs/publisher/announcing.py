@@ -56,7 +56,9 @@ class Announcer:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
             if not side.refused.is_set():
-                await asyncio.wait((asyncio.create_task(journal.close()),), timeout=LAST_WORDS)
+                closing = asyncio.create_task(journal.close())
+                await asyncio.wait((closing,), timeout=LAST_WORDS)
+                closing.cancel()
 
 
 _HINT = (

@@ -52,3 +52,13 @@ def test_an_unknown_age_is_neither_old_nor_new() -> None:
 def test_a_selection_describes_itself() -> None:
     assert Selection().describe() == "all of them"
     assert Selection(ids=("7",), error="x").describe() == "id 7, error containing 'x'"
+
+
+def test_an_id_that_begins_another_one_means_itself() -> None:
+    found = [replace(LETTER, id=each) for each in ("order-1", "order-10", "mine-7")]
+    selection = Selection(ids=("order-1", "mine"))
+    assert selection.ambiguous(found) == []
+    meant = selection.of(found)
+    assert [letter.id for letter in found if meant.matches(letter, LATER)] == ["order-1", "mine-7"]
+    assert Selection(ids=("order",)).ambiguous(found) == ["order"]
+    assert Selection(types=("mail.send",)).of(found) == Selection(types=("mail.send",))
