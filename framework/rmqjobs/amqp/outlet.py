@@ -10,8 +10,9 @@ from typing import Any
 
 from pika import exceptions as pika_errors
 
+from rmqjobs.amqp.confirms import Confirms
 from rmqjobs.amqp.connection import Channel, Connection, resolve
-from rmqjobs.amqp.publishing import Confirms, properties_of
+from rmqjobs.amqp.publishing import properties_of
 from rmqjobs.errors import BrokerError, BrokerUnavailable, InvalidJob, PublishRefused, RmqJobsError, Unroutable
 from rmqjobs.wire.jobs import Message
 

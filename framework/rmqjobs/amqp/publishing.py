@@ -18,6 +18,7 @@ from typing import Any
 from pika import BasicProperties
 from pika import exceptions as pika_errors
 
+from rmqjobs.amqp.confirms import Confirms
 from rmqjobs.amqp.connection import LIVED, PERMANENT, Backoff, Channel, Connection, Prepare, connect
 from rmqjobs.errors import (
     BrokerBlocked,
@@ -52,21 +53,6 @@ class _Entry:
     message: Message
     deadline: float
     settled: Settled
-
-
-class Confirms:
-    """Knows which messages of a channel a confirm is about: one or, with `multiple`, all that are still open up to it."""
-
-    def __init__(self) -> None:
-        self._oldest = 1
-
-    def tags(self, method: Any) -> range:
-        """Their delivery tags."""
-        tag: int = method.delivery_tag
-        if not method.multiple:
-            return range(tag, tag + 1)
-        first, self._oldest = self._oldest, tag + 1
-        return range(first, tag + 1)
 
 
 class PublishLink:

@@ -15,7 +15,8 @@ from rmqjobs.journal import Journal
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names
 from rmqjobs.wire.headers import EXPIRES_AT, RUN_AT
-from rmqjobs.wire.jobs import Message, made_at
+from rmqjobs.wire.ids import made_at
+from rmqjobs.wire.jobs import Message
 
 log = logging.getLogger("rmqjobs.publishing")
 

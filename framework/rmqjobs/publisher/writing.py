@@ -19,7 +19,8 @@ from rmqjobs.policywatch import PolicyWatch
 from rmqjobs.publisher.announcing import Announcer
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names, build
-from rmqjobs.wire.jobs import Message, Options, encode, new_job_id
+from rmqjobs.wire.ids import new_job_id
+from rmqjobs.wire.jobs import Message, Options, encode
 
 
 class BatchOptions(TypedDict, total=False):

@@ -10,7 +10,7 @@ from rmqjobs.events import Event, EventKind
 from rmqjobs.journal import follow
 from rmqjobs.lifecycle import State, in_order, state_of
 from rmqjobs.settings import Settings
-from rmqjobs.wire.jobs import made_at
+from rmqjobs.wire.ids import made_at
 
 # Records are written up to an interval late, and clocks of several machines differ.
 MARGIN = timedelta(minutes=2)

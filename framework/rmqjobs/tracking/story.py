@@ -11,7 +11,7 @@ import humanize
 from rmqjobs.events import Event, EventKind
 from rmqjobs.lifecycle import State, due_at
 from rmqjobs.tracking.reading import Life
-from rmqjobs.wire.jobs import made_at
+from rmqjobs.wire.ids import made_at
 
 _FEW, _MINUTE, _HOUR, _DAY = 10, 60, 3600, 86400  # seconds
 WORTH_TELLING = timedelta(milliseconds=100)  # shorter waits are left out

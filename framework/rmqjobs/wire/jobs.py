@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import uuid_utils
 from pydantic_core import to_json
 
 from rmqjobs.errors import InvalidJob, MalformedMessage
@@ -17,13 +15,13 @@ from rmqjobs.job import Job, check_job_type, is_job_type
 from rmqjobs.retry import Counters
 from rmqjobs.topology import MAX_DELAY, Names, delay_route, job_type_of_key
 from rmqjobs.wire import headers as h
+from rmqjobs.wire.ids import new_job_id
 from rmqjobs.wire.values import as_json
 
 JSON = "application/json"
 MAX_PRIORITY = 31
 _NO_HEADERS: Mapping[str, Any] = {}
 _FRESH = Counters()
-_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +108,6 @@ class Envelope:
     mark: str | None = None
 
 
-def new_job_id() -> str:
-    """A UUIDv7: unique, and ordered by time."""
-    return str(uuid_utils.uuid7())
-
-
 def job_type(incoming: Incoming) -> str:
     """The job type of a message: its `type`, else its routing key without the ladder's digits."""
     return text_of(incoming.properties.type or job_type_of_key(incoming.routing_key))
@@ -123,16 +116,6 @@ def job_type(incoming: Incoming) -> str:
 def text_of(value: object) -> str:
     """A received string as text; one that is not UTF-8 arrives as bytes."""
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
-
-
-def made_at(job_id: str) -> datetime | None:
-    """When an id was made: a UUIDv7 begins with the time; None for any other id."""
-    if not _UUID7.fullmatch(job_id):
-        return None
-    try:
-        return datetime.fromtimestamp(int(job_id[:8] + job_id[9:13], 16) / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 def encode(names: Names, kind: str, body: bytes, *, job_id: str, options: Options, now: datetime, max_body: int) -> Message:

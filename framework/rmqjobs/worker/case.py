@@ -9,7 +9,8 @@ from rmqjobs.amqp.leases import Delivery
 from rmqjobs.execution import Run
 from rmqjobs.job import Handler
 from rmqjobs.retry import Counters, Verdict
-from rmqjobs.wire.jobs import Envelope, Message, is_same, job_type, new_job_id, text_of
+from rmqjobs.wire.ids import new_job_id
+from rmqjobs.wire.jobs import Envelope, Message, is_same, job_type, text_of
 
 
 @dataclass(slots=True, eq=False)

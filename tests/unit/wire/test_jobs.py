@@ -14,7 +14,8 @@ from rmqjobs.errors import InvalidJob, MalformedMessage
 from rmqjobs.retry import Counters
 from rmqjobs.topology import MAX_DELAY, Names
 from rmqjobs.wire import headers as h
-from rmqjobs.wire.jobs import Envelope, Message, Options, again, decode, encode, new_job_id, reply
+from rmqjobs.wire.ids import new_job_id
+from rmqjobs.wire.jobs import Envelope, Message, Options, again, decode, encode, reply
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "jobs.json").read_text())
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
