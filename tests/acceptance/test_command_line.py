@@ -2,20 +2,13 @@
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rmqjobs.testing.broker import RunningBroker, free_port
-from tests.acceptance.helpers import Stand, stand
+from rmqjobs.testing.broker import free_port
+from tests.acceptance.helpers import Stand
 from tests.helpers import wait
-
-
-@pytest.fixture
-def here(tmp_path: Path, broker: RunningBroker, prefix: str) -> Iterator[Stand]:
-    with stand(tmp_path, broker.url, prefix) as made:
-        yield made
 
 
 def test_publish_work_fail_list_show_replay_drop_restore(here: Stand) -> None:

@@ -7,22 +7,14 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 import pytest
 
 from rmqjobs import Publisher, Settings
-from rmqjobs.testing.broker import RunningBroker
-from tests.acceptance.helpers import Heavy, Mark, Stand, stand
+from tests.acceptance.helpers import Heavy, Mark, Stand
 from tests.helpers import wait
-
-
-@pytest.fixture
-def here(tmp_path: Path, broker: RunningBroker, prefix: str) -> Iterator[Stand]:
-    with stand(tmp_path, broker.url, prefix) as made:
-        yield made
 
 
 def publisher(where: Stand) -> Publisher:

@@ -2,20 +2,9 @@
 
 import json
 import secrets
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-
-from rmqjobs.testing.broker import RunningBroker
-from tests.acceptance.helpers import Stand, stand
+from tests.acceptance.helpers import Stand
 from tests.helpers import wait
-
-
-@pytest.fixture
-def here(tmp_path: Path, broker: RunningBroker, prefix: str) -> Iterator[Stand]:
-    with stand(tmp_path, broker.url, prefix) as made:
-        yield made
 
 
 def test_show_why_and_wait(here: Stand) -> None:

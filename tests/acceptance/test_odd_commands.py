@@ -4,13 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from rmqjobs.testing.broker import RunningBroker
-from tests.acceptance.helpers import Stand, stand
+from tests.acceptance.helpers import Stand
 from tests.helpers import wait
 
 ODD = """
@@ -26,12 +23,6 @@ async def read(payload: Read, job: Job) -> None:
     job.log("reading", file=os.fsdecode(b"caf\\xe9.mp4"))
 """
 ENDS = 'import sys\nsys.exit("missing configuration")\n'
-
-
-@pytest.fixture
-def here(tmp_path: Path, broker: RunningBroker, prefix: str) -> Iterator[Stand]:
-    with stand(tmp_path, broker.url, prefix) as made:
-        yield made
 
 
 def install(here: Stand, name: str, code: str) -> None:
