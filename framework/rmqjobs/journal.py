@@ -76,7 +76,8 @@ class Journal:
         due = self._loop.time() + self._interval.total_seconds()
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._is_full.wait(), due - self._loop.time())
+                async with asyncio.timeout_at(due):  # `wait_for` of Python 3.11 loses a cancellation that comes with its result
+                    await self._is_full.wait()
             self._is_full.clear()
             is_due = self._loop.time() >= due
             if is_due:

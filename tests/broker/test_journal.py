@@ -7,6 +7,7 @@ import pytest
 
 from rmqjobs import Settings
 from rmqjobs.amqp.connection import connect
+from rmqjobs.journal import BATCH
 from rmqjobs.topology import Names
 from tests.helpers import Note, Stage, depth, events, publishing, until, working
 
@@ -73,3 +74,10 @@ async def test_records_wait_for_a_journal_that_was_deleted(settings: Settings) -
 
 async def is_recorded(settings: Settings) -> bool:
     return ("succeeded", "demo.note") in await events(settings)
+
+
+async def test_a_publisher_is_closed_at_once_whatever_its_journal_is_doing(settings: Settings) -> None:
+    """A batch is full in the same turn of the loop in which the publisher is closed."""
+    for count in (BATCH - 1, BATCH, BATCH + 1, 2 * BATCH) * 5:
+        async with asyncio.timeout(60), publishing(settings) as jobs:
+            await jobs.publish_many(Note(text="a", n=n) for n in range(count))
