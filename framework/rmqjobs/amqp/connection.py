@@ -68,13 +68,14 @@ class _Adapter(AsyncioConnection):  # type: ignore[misc]
 
     def _process_callbacks(self, value: Any) -> bool:
         # pika takes dozens of calls to find out that nobody waits for a delivery, and who waits for a confirm.
-        if isinstance(value, Method):
-            kind = type(value.method)
-            if kind is Basic.Deliver:
-                return False
-            if kind in _CONFIRMS and (confirmed := self.on_confirm.get(value.channel_number)) is not None:
-                confirmed(value)
-                return True
+        if type(value) is not Method:
+            return False
+        kind = type(value.method)
+        if kind is Basic.Deliver:
+            return False
+        if kind in _CONFIRMS and (confirmed := self.on_confirm.get(value.channel_number)) is not None:
+            confirmed(value)
+            return True
         return bool(super()._process_callbacks(value))
 
     def _adapter_emit_data(self, data: bytes) -> None:

@@ -31,6 +31,7 @@ _KINDS: Mapping[type, tuple[EventKind, int]] = {  # kind in the journal, level i
     Dead: (EventKind.DEAD, logging.ERROR),
     Skipped: (EventKind.SKIPPED, logging.WARNING),
 }
+_NUMBERS = frozenset({int, float, bool})  # the quick way for the most common results
 MAX_ERROR = 500  # characters
 # Names the logging module keeps for itself.
 _TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
@@ -54,8 +55,11 @@ class Chronicle:
         data = {} if case.error is None else _about(verdict, case.error, self._now())
         if case.run is not None:
             data["seconds"] = case.run.seconds
-        if case.result is not None:
-            data |= _result(case.result)
+        if (result := case.result) is not None:
+            if type(result) in _NUMBERS:
+                data["result"] = result
+            else:
+                data |= _result(result)
         if not settled:
             hint = "it will be settled if it comes back here; another worker that gets it runs it again"
             log.warning("job ended after its channel was lost", extra={"job": case.job_id, **data, "hint": hint})
@@ -94,12 +98,11 @@ class Chronicle:
             for case in open_cases:
                 if not case.announced and case.running is not None and case.running.elapsed >= interval.total_seconds():
                     case.announced = True
-                    self._record(case, EventKind.STARTED, {}, ago=case.running.elapsed)
+                    self._record(case, EventKind.STARTED, {}, self._now() - timedelta(seconds=case.running.elapsed))
 
-    def _record(self, case: Case, kind: EventKind, data: Mapping[str, JsonValue], ago: float = 0.0) -> None:
-        attempt = case.envelope.job.attempt if case.envelope is not None and case.run is not None else 0
-        at = self._now() - timedelta(seconds=ago) if ago else self._now()
-        self._journal.record(Event(kind, at, case.job_id, case.job_type, case.delivery.queue, attempt, data))
+    def _record(self, case: Case, kind: EventKind, data: Mapping[str, JsonValue], at: datetime | None = None) -> None:
+        attempt = case.envelope.job.attempt if case.run and case.envelope else 0
+        self._journal.record(Event(kind, at or self._now(), case.job_id, case.job_type, case.delivery.queue, attempt, data))
 
 
 def _result(result: object) -> dict[str, Any]:
