@@ -9,6 +9,7 @@ from tests.helpers import wait
 
 def test_show_why_and_wait(here: Stand) -> None:
     good = here.cli("publish", "accept.mark", '{"n": 7}').stdout.strip()
+    wait(lambda: good in here.cli("events", "--kind", "published").stdout)
     assert "queued" in here.cli("jobs", "show", good).stdout
     assert "has not ended in time" in here.cli("jobs", "wait", good, "--timeout", "1s", code=124).stderr
     here.worker()

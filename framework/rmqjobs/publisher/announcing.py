@@ -21,7 +21,6 @@ from rmqjobs.wire.jobs import Message
 log = logging.getLogger("rmqjobs.publishing")
 
 AN_ID_IS_NEW = timedelta(minutes=1)
-LAST_WORDS = 1.0  # seconds that the end of a program waits for its last records
 
 
 class Announcer:
@@ -58,7 +57,7 @@ class Announcer:
             await asyncio.gather(writing, return_exceptions=True)
             if not side.refused.is_set():
                 closing = asyncio.create_task(journal.close())
-                await asyncio.wait((closing,), timeout=LAST_WORDS)
+                await asyncio.wait((closing,), timeout=settings.publish_timeout.total_seconds())
                 closing.cancel()
 
 
