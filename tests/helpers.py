@@ -9,9 +9,10 @@ import secrets
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,10 +33,10 @@ Condition = Callable[[], Any]
 
 
 @contextmanager
-def private_node(*config: str) -> Iterator[PrivateNode]:
+def private_node(*config: str, files: Sequence[Path] = ()) -> Iterator[PrivateNode]:
     """A node of a test's own, running, with these lines in its configuration; skips where no server is installed."""
     try:
-        node = PrivateNode(config=config)
+        node = PrivateNode(config=config, files=files)
     except NoBroker as error:
         pytest.skip(str(error))
     try:

@@ -49,13 +49,13 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     port = free_port()
     config = (
         f"listeners.ssl.default = 127.0.0.1:{port}",
-        f"ssl_options.cacertfile = {folder / 'ca.pem'}",
-        f"ssl_options.certfile = {folder / 'server.pem'}",
-        f"ssl_options.keyfile = {folder / 'server.key'}",
+        "ssl_options.cacertfile = {home}/ca.pem",
+        "ssl_options.certfile = {home}/server.pem",
+        "ssl_options.keyfile = {home}/server.key",
         "ssl_options.verify = verify_peer",
         "ssl_options.fail_if_no_peer_cert = true",
     )
-    with private_node(*config):
+    with private_node(*config, files=[folder / each for each in ("ca.pem", "server.pem", "server.key")]):
         yield Secured(port, folder)
 
 

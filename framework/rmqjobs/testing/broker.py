@@ -112,7 +112,8 @@ class PrivateNode:
     Args:
         directory: Where it keeps its data; by default the system's temporary folder.
         environ: `RMQJOBS_RABBITMQ` may name a folder with a server.
-        config: Further lines of its `rabbitmq.conf`.
+        config: Further lines of its `rabbitmq.conf`; `{home}` in them is the folder that it sees.
+        files: Files that it needs to see, such as certificates; copied into that folder.
         beside: A node that it may form a cluster with; see `join`.
 
     Raises:
@@ -125,6 +126,7 @@ class PrivateNode:
         environ: Mapping[str, str] | None = None,
         *,
         config: Sequence[str] = (),
+        files: Sequence[Path] = (),
         beside: PrivateNode | None = None,
     ) -> None:
         environ = os.environ if environ is None else environ
@@ -146,8 +148,10 @@ class PrivateNode:
         (self._home / "rabbitmq.conf").write_text(
             f"listeners.tcp.default = 127.0.0.1:{self._amqp}\n"
             f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self._management}\n"
-            "disk_free_limit.absolute = 50MB\n" + "".join(f"{line}\n" for line in config)
+            "disk_free_limit.absolute = 50MB\n" + "".join(line.replace("{home}", str(self._home)) + "\n" for line in config)
         )
+        for file in files:
+            shutil.copy(file, self._home)
         (self._home / "enabled_plugins").write_text("[rabbitmq_management].\n")
         self._environ = {name: value for name, value in environ.items() if not name.startswith("RABBITMQ_")} | {
             "HOME": str(self._home),
