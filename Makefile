@@ -12,7 +12,7 @@ with_broker = $(run) pytest -q -n 8 --dist loadfile --no-loadscope-reorder $(nee
 .PHONY: help setup broker peers demo test test-4 release faults soak soak-steady bench bench-quick bench-schedules check unit reference format
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: ## Make .venv with all dependencies
 	@tools/setup
