@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -155,7 +155,7 @@ class Journal:
 
 async def follow(
     settings: Settings, *, start: str = "next", stop_at_end: bool = False, about: str = ""
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """The journal's records, oldest first.
 
     Args:

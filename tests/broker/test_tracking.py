@@ -16,7 +16,7 @@ from rmqjobs.errors import NoResult, PublisherClosed
 from rmqjobs.lifecycle import State
 from rmqjobs.permissions import Role, roles
 from rmqjobs.testing.broker import RunningBroker
-from rmqjobs.tracking import Life, find, watch
+from rmqjobs.tracking import Life, find, until_ended
 from rmqjobs.tracking.story import outlook, story
 from tests.broker.test_roles import as_user
 from tests.helpers import Act, Heavy, Note, Stage, a_dead_letter, events, manage, publish_raw, publishing, until, working
@@ -77,16 +77,12 @@ async def test_what_waits_for_a_worker_is_queued(settings: Settings) -> None:
     assert await find(settings, "never-published") == []
 
 
-async def test_watching_ends_with_the_job(settings: Settings) -> None:
+async def test_waiting_ends_with_the_job(settings: Settings) -> None:
     async with publishing(settings) as jobs, working(Stage(), settings):
         job_id = await jobs.publish(Act(what="fail twice"))
-        states = []
-        async with asyncio.timeout(30):
-            async for life in watch(settings, job_id):
-                states.append(life.state(datetime.now(UTC)))
-                if states[-1].is_end:
-                    break
-    assert states[-1] is State.DONE
+        async with asyncio.timeout(60):
+            life = await until_ended(settings, job_id)
+    assert [record.kind.value for record in life.records] == ["published", "retried", "retried", "succeeded"]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from rmqjobs.errors import (
     AuthenticationFailed,
@@ -28,7 +29,18 @@ from rmqjobs.errors import (
     VhostNotFound,
 )
 
-FAILED, USAGE, PARTLY, DENIED, NOT_FOUND, UNREACHABLE, INVALID, INTERRUPTED = 1, 2, 3, 4, 5, 6, 7, 130
+FAILED, USAGE, PARTLY, DENIED, NOT_FOUND, UNREACHABLE, INVALID, GIVEN_UP, TIMED_OUT, INTERRUPTED = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    124,
+    130,
+)
 
 _CODES: tuple[tuple[type[RmqJobsError], int], ...] = (
     (ConfigurationError, USAGE),
@@ -71,7 +83,7 @@ def exit_code(error: RmqJobsError) -> int:
     return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
 
 
-def fail(message: str, code: int) -> None:
+def fail(message: str, code: int) -> NoReturn:
     """Says what went wrong and exits."""
     sys.stderr.write(f"error: {message}\n")
     sys.exit(code)

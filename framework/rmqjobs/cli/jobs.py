@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import cyclopts
 
-from rmqjobs.cli.errors import FAILED, NOT_FOUND, USAGE, fail, say
+from rmqjobs.cli.errors import GIVEN_UP, NOT_FOUND, TIMED_OUT, USAGE, fail, say
 from rmqjobs.cli.options import Common, as_duration
 from rmqjobs.cli.output import clean, console, print_json, print_json_line
 from rmqjobs.events import EventKind
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from rmqjobs.tracking import Life
 
 app = cyclopts.App(name="jobs", help="Where a job is: show, why, logs, wait.")
-GIVEN_UP, TIMED_OUT = 8, 124
 _COLOURS = {"done": "green", "dead": "red", "dropped": "red", "retrying": "yellow", "skipped": "yellow"}
 _UNSEEN = (
     "nothing is known of {id!r}: it waits and no worker has seen it yet, or it was never published, or the journal, which keeps"
@@ -29,7 +28,7 @@ _UNSEEN = (
 
 
 @app.command
-def show(id: str, *, json: bool = False, common: Common | None = None) -> None:  # noqa: A002 - the argument's name
+def show(id: str, /, *, json: bool = False, common: Common | None = None) -> None:  # noqa: A002 - the argument's name
     """Show where a job is.
 
     Parameters
@@ -68,7 +67,7 @@ def show(id: str, *, json: bool = False, common: Common | None = None) -> None: 
 
 
 @app.command
-def why(id: str, *, common: Common | None = None) -> None:  # noqa: A002
+def why(id: str, /, *, common: Common | None = None) -> None:  # noqa: A002
     """Tell in words what happened to a job, and what comes next.
 
     Parameters
@@ -83,14 +82,13 @@ def why(id: str, *, common: Common | None = None) -> None:  # noqa: A002
     state = life.state(now).value
     terminal.print(f"[bold]{clean(life.id)}[/bold]  {clean(life.type)}  [{_COLOURS.get(state, 'cyan')}]{state}[/]")
     for moment in story(life):
-        at = moment.at.astimezone().isoformat(sep=" ", timespec="milliseconds")[:23]
-        terminal.print(f"[dim]{at}[/dim]  {clean(moment.text)}")
+        terminal.print(f"[dim]{_clock(moment.at)}[/dim]  {clean(moment.text)}")
     if hint := outlook(life, now):
         terminal.print(hint)
 
 
 @app.command
-def logs(id: str, *, json: bool = False, common: Common | None = None) -> None:  # noqa: A002
+def logs(id: str, /, *, json: bool = False, common: Common | None = None) -> None:  # noqa: A002
     """Print what a job's handler logged with job.log, and its progress.
 
     Parameters
@@ -109,12 +107,11 @@ def logs(id: str, *, json: bool = False, common: Common | None = None) -> None: 
             continue
         fields = " ".join(f"[dim]{name}=[/dim]{clean(value)}" for name, value in record.data.items() if name != "message")
         message = clean(record.data.get("message", record.kind.value))
-        at = record.at.astimezone().isoformat(sep=" ", timespec="milliseconds")[:23]
-        terminal.print(f"[dim]{at}  attempt {record.attempt}[/dim]  {message}  {fields}")
+        terminal.print(f"[dim]{_clock(record.at)}  attempt {record.attempt}[/dim]  {message}  {fields}")
 
 
 @app.command
-def wait(id: str, *, timeout: str | None = None, common: Common | None = None) -> int:  # noqa: A002
+def wait(id: str, /, *, timeout: str | None = None, common: Common | None = None) -> int:  # noqa: A002
     """Wait until a job has ended, and print its result.
 
     Exits with 0 when it is done, 8 when it was given up, dropped or skipped, 124 when the time is over.
@@ -126,29 +123,24 @@ def wait(id: str, *, timeout: str | None = None, common: Common | None = None) -
     timeout
         Wait no longer than this, such as 30s or 5m; without it, as long as it takes.
     """
-    if not id:
-        fail("the id is empty. Is a variable unset?", USAGE)
-    settings = (common or Common()).settings()
     limit = as_duration("--timeout", timeout).total_seconds() if timeout is not None else None
-    life = asyncio.run(_end_of(settings, id, limit))
-    if life is None:
+    try:
+        life = asyncio.run(_end_of((common or Common()).settings(), _given(id), limit))
+    except TimeoutError:
         say(f"{id} has not ended in time")
         return TIMED_OUT
-    state, latest = life.state(datetime.now(UTC)), life.records[-1]
-    if state != "done":
-        say(": ".join([f"{id} is {state}", *(str(latest.data[name]) for name in ("reason", "error") if latest.data.get(name))]))
+    if (state := life.state(datetime.now(UTC))) != "done":
+        say(f"{id} is {state}" + (f": {life.because}" if life.because else ""))
         return GIVEN_UP
-    if "result" in latest.data:
-        print_json(latest.data["result"])
+    if "result" in life.records[-1].data:
+        print_json(life.records[-1].data["result"])
     return 0
 
 
 def _the_one(settings: Settings, beginning: str) -> Life:
     from rmqjobs.tracking import find  # noqa: PLC0415 - reading a stream imports much, and `--help` does not need it
 
-    if not beginning:
-        fail("the id is empty. Is a variable unset?", USAGE)
-    lives = asyncio.run(find(settings, beginning))
+    lives = asyncio.run(find(settings, _given(beginning)))
     if not lives:
         fail(_UNSEEN.format(id=beginning), NOT_FOUND)
     exact = [life for life in lives if life.id == beginning]
@@ -158,18 +150,22 @@ def _the_one(settings: Settings, beginning: str) -> Life:
     return (exact or lives)[0]
 
 
-async def _end_of(settings: Settings, job_id: str, seconds: float | None) -> Life | None:
-    from rmqjobs.tracking import watch  # noqa: PLC0415 - as above
+async def _end_of(settings: Settings, job_id: str, seconds: float | None) -> Life:
+    from rmqjobs.tracking import until_ended  # noqa: PLC0415 - as above
 
-    try:
-        async with asyncio.timeout(seconds):
-            async for life in watch(settings, job_id):
-                if life.state(datetime.now(UTC)).is_end:
-                    return life
-    except TimeoutError:
-        return None
-    fail("the journal ended", FAILED)
-    raise AssertionError
+    async with asyncio.timeout(seconds):
+        return await until_ended(settings, job_id)
+
+
+def _given(job_id: str) -> str:
+    if not job_id:
+        fail("the id is empty. Is a variable unset?", USAGE)
+    return job_id
+
+
+def _clock(at: datetime) -> str:
+    """Local time to the millisecond."""
+    return at.astimezone().isoformat(sep=" ", timespec="milliseconds")[:23]
 
 
 def _record(life: Life, now: datetime) -> dict[str, Any]:

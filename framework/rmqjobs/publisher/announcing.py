@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from rmqjobs.amqp.connection import connection_name
 from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.amqp.sidelink import SideLink
-from rmqjobs.errors import PermissionMissing, TopologyMissing
+from rmqjobs.errors import PermissionMissing
 from rmqjobs.events import Event, EventKind
 from rmqjobs.journal import Journal
 from rmqjobs.settings import Settings
@@ -27,7 +27,7 @@ class Announcer:
     """Takes messages that RabbitMQ has confirmed, and writes a `published` record for each.
 
     Args:
-        settings: The prefix, how often to write, and whether to write at all.
+        settings: The prefix, and how often to write.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -41,7 +41,7 @@ class Announcer:
             self._journal.record(record_of(message))
 
     async def run(self, link: PublishLink) -> None:
-        """Writes until cancelled, on a channel of its own on the link's connection; then a moment longer."""
+        """Writes until cancelled, on a channel of its own on the link's connection, and then what is left."""
         settings = self._settings
         side = _Allowed(SideLink(lambda: link.connection))
         journal = self._journal = Journal(
@@ -76,7 +76,7 @@ class _Allowed:
     async def publish(self, message: Message, timeout: timedelta) -> None:
         try:
             await self._link.publish(message, timeout)
-        except (PermissionMissing, TopologyMissing) as error:
+        except PermissionMissing as error:
             self.because = str(error)
             self.refused.set()
             raise

@@ -4,6 +4,6 @@
 """
 
 from rmqjobs.tracking.handle import AsyncTrackedJob, TrackedJob
-from rmqjobs.tracking.reading import Life, find, watch
+from rmqjobs.tracking.reading import Life, find, until_ended
 
-__all__ = ["AsyncTrackedJob", "Life", "TrackedJob", "find", "watch"]
+__all__ = ["AsyncTrackedJob", "Life", "TrackedJob", "find", "until_ended"]

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import JsonValue
 
 from rmqjobs.errors import NoResult
 from rmqjobs.lifecycle import State
 from rmqjobs.settings import Settings
-from rmqjobs.tracking.reading import Life, find, watch
-
-AnswerT = TypeVar("AnswerT")
+from rmqjobs.tracking.reading import Life, find, until_ended
 
 
 class AsyncTrackedJob:
@@ -53,10 +51,13 @@ class AsyncTrackedJob:
             BrokerError: The journal cannot be read.
         """
         async with asyncio.timeout(timeout.total_seconds()):
-            async for life in watch(self._settings, self.id):
-                if (state := life.state(datetime.now(UTC))).is_end:
-                    return _result(life, state)
-        raise AssertionError  # watching never ends by itself
+            life = await until_ended(self._settings, self.id)
+        state, data = life.state(datetime.now(UTC)), life.records[-1].data
+        if state is not State.DONE:
+            raise NoResult(f"job {life.id} is {state}" + (f": {life.because}" if life.because else ""))
+        if data.get("result_left_out"):
+            raise NoResult(f"job {life.id} is done, but its result is too large for the journal. Ask for it with reply_to")
+        return data.get("result")
 
 
 class TrackedJob:
@@ -84,13 +85,3 @@ class TrackedJob:
         """As `AsyncTrackedJob.result`."""
         found: JsonValue = self._run(lambda: self._job.result(timeout))
         return found
-
-
-def _result(life: Life, state: State) -> JsonValue:
-    data = life.records[-1].data
-    if state is not State.DONE:
-        because = ": ".join(str(data[name]) for name in ("reason", "error") if data.get(name))
-        raise NoResult(f"job {life.id} is {state}" + (f": {because}" if because else ""))
-    if data.get("result_left_out"):
-        raise NoResult(f"job {life.id} is done, but its result is too large for the journal. Ask for it with reply_to")
-    return data.get("result")

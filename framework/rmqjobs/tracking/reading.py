@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -47,6 +48,12 @@ class Life:
             runs = 0 if each.kind is EventKind.REPLAYED else max(runs, each.attempt)
         return runs
 
+    @property
+    def because(self) -> str:
+        """Why it ended as it did, where its latest record says so: the reason, and the error."""
+        data = self.records[-1].data
+        return ": ".join(str(data[name]) for name in ("reason", "error") if data.get(name))
+
     def state(self, now: datetime) -> State:
         """Where it is."""
         state = state_of(self.records, now)
@@ -67,16 +74,20 @@ async def find(settings: Settings, beginning: str) -> list[Life]:
     return [life for life in lives if life.records]
 
 
-async def watch(settings: Settings, job_id: str) -> AsyncIterator[Life]:
-    """One job, again with each new record; first with all that is known so far. Never ends by itself."""
+async def until_ended(settings: Settings, job_id: str) -> Life:
+    """Waits until a job has ended, for as long as that takes; a replayed one has not.
+
+    Raises:
+        BrokerError: The journal cannot be read.
+    """
     began = datetime.now(UTC)
-    records = next((list(life.records) for life in await find(settings, job_id) if life.id == job_id), [])
-    if records:
-        yield Life(job_id, records)
-    async for event in follow(settings, start=(began - MARGIN).isoformat(), about=job_id):
-        if event.job == job_id and len(known := in_order([*records, event])) > len(records):
-            records = known
-            yield Life(job_id, records)
+    records = [record for life in await find(settings, job_id) if life.id == job_id for record in life.records]
+    async with aclosing(follow(settings, start=(began - MARGIN).isoformat(), about=job_id)) as newer:
+        while not (records and (life := Life(job_id, records)).state(datetime.now(UTC)).is_end):
+            event = await anext(newer)
+            if event.job == job_id:
+                records = in_order([*records, event])
+    return life
 
 
 def _place_of(job_id: str) -> str:

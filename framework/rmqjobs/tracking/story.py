@@ -44,9 +44,7 @@ def _moments(life: Life) -> Iterator[Moment]:
         started = _start_of(record)
         if started is not None and waits_since is not None and started - waits_since >= WORTH_TELLING:
             yield Moment(started, f"taken from {_queue(record)} after {_length(started - waits_since)}")
-        text = _TEXTS[record.kind](record)
-        if text:
-            yield Moment(record.at, text)
+        yield Moment(record.at, _TEXTS[record.kind](record))
         waits_since = due_at(record) or (record.at if record.kind in _WAITS else None)
 
 
