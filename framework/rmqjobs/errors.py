@@ -24,6 +24,7 @@
     ├── ScheduleError             a schedule cannot be used; names the schedule and where it is written
     ├── NoScheduler               no active scheduler answers
     ├── NewerToken                the scheduler's state was written by a later version
+    ├── InvalidFilter             a filter of jobs cannot be read
     ├── NoResult                  a job ended without a result that can be read
     ├── ReviewInProgress          somebody else is reviewing the same dead-letter queue
     └── JobError                  something went wrong with one job
@@ -32,6 +33,7 @@
         ├── NoHandler             no installed plugin handles the job type
         ├── JobExpired            its `expires-at` passed before it started
         ├── PublishedTwice        the same job was published twice, and the other one has already started
+        ├── JobCancelled          an operator cancelled the job
         ├── TimeLimitExceeded     it ran longer than the handler's `max_runtime`
         ├── ChildDied             the process that ran it died (a crash, not a failure)
         ├── Interrupted           the worker is draining, or its connection is gone
@@ -253,6 +255,12 @@ class NewerToken(RmqJobsError):
     code = "RJ1602"
 
 
+class InvalidFilter(RmqJobsError):
+    """A filter of jobs cannot be read, or means too much."""
+
+    code = "RJ1800"
+
+
 class NoResult(RmqJobsError):
     """A job ended without a result that can be read: it was given up, dropped or skipped, or its result is too large."""
 
@@ -293,6 +301,12 @@ class PublishedTwice(JobError):
     """The same job was published twice and the other one has already started: this one does not run."""
 
     code = "RJ2009"
+
+
+class JobCancelled(JobError):
+    """An operator cancelled the job: it does not run, or its run is stopped."""
+
+    code = "RJ2010"
 
 
 class TimeLimitExceeded(JobError):

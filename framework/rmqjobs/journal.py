@@ -167,6 +167,7 @@ async def follow(
     from rmqjobs.amqp.streams import read_stream  # noqa: PLC0415 - aio-pika is for readers; a worker only writes
 
     names = Names(settings.prefix)
-    async for body, source in read_stream(settings, names.journal, start=start, stop_at_end=stop_at_end):
-        for event in wire.decode(body, source, about=about):
-            yield event
+    async with contextlib.aclosing(read_stream(settings, names.journal, start=start, stop_at_end=stop_at_end)) as messages:
+        async for message in messages:
+            for event in wire.decode(message.body, message.source, about=about):
+                yield event

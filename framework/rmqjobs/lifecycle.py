@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from hashlib import blake2b
 
 from rmqjobs.events import Event, EventKind
 
@@ -25,6 +26,7 @@ class State(StrEnum):
     DEAD = "dead"  # a dead letter, for an operator
     DROPPED = "dropped"  # by an operator; can be restored for 30 days
     SKIPPED = "skipped"  # it expired before it started, or was published twice
+    CANCELLED = "cancelled"  # by an operator
 
     @property
     def is_end(self) -> bool:
@@ -33,7 +35,8 @@ class State(StrEnum):
 
 
 SKEW = timedelta(seconds=5)
-_ENDS = frozenset({State.DONE, State.DEAD, State.DROPPED, State.SKIPPED})
+_EPOCH, _MICROSECOND = datetime.fromtimestamp(0, UTC), timedelta(microseconds=1)
+_ENDS = frozenset({State.DONE, State.DEAD, State.DROPPED, State.SKIPPED, State.CANCELLED})
 _STATES: Mapping[EventKind, State] = {
     EventKind.PUBLISHED: State.QUEUED,
     EventKind.STARTED: State.RUNNING,
@@ -45,6 +48,7 @@ _STATES: Mapping[EventKind, State] = {
     EventKind.RETURNED: State.QUEUED,
     EventKind.DEAD: State.DEAD,
     EventKind.SKIPPED: State.SKIPPED,
+    EventKind.CANCELLED: State.CANCELLED,
     EventKind.REPLAYED: State.QUEUED,
     EventKind.DROPPED: State.DROPPED,
     EventKind.RESTORED: State.DEAD,
@@ -53,15 +57,22 @@ _STATES: Mapping[EventKind, State] = {
 _ORDER = {kind: place for place, kind in enumerate(_STATES)}
 
 
+def is_about_a_job(kind: EventKind) -> bool:
+    """Whether records of this kind say where a job is."""
+    return kind in _STATES
+
+
 def in_order(records: Iterable[Event]) -> list[Event]:
     """One job's records as they happened, each once; kinds that say nothing about jobs are left out."""
-    different = {_place(each): each for each in records if each.kind in _STATES}
-    return sorted(different.values(), key=_place)
+    different = {place(each): each for each in records if is_about_a_job(each.kind)}
+    return [record for _, record in sorted(different.items())]
 
 
-def _place(record: Event) -> tuple[datetime, int, int, str, str]:
+def place(record: Event) -> str:
+    """What puts a job's records in order as text, and is the same for repeats."""
     at = record.at - SKEW if record.kind is EventKind.PUBLISHED else record.at
-    return at, _ORDER[record.kind], record.attempt, str(record.data), record.source
+    content = blake2b(f"{record.data}{record.source}".encode(errors="backslashreplace"), digest_size=6).hexdigest()
+    return f"{(at - _EPOCH) // _MICROSECOND:017}.{_ORDER.get(record.kind, 0):02}.{record.attempt:06}.{content}"
 
 
 def state_of(records: Iterable[Event], now: datetime) -> State | None:
@@ -74,13 +85,16 @@ def state_of(records: Iterable[Event], now: datetime) -> State | None:
     ordered = in_order(records)
     if not ordered:
         return None
-    latest = ordered[-1]
-    due = due_at(latest)
+    state, due = state_after(ordered[-1])
+    return State.QUEUED if due is not None and due <= now else state
+
+
+def state_after(record: Event) -> tuple[State, datetime | None]:
+    """The state of a job after its latest record, and until when it has to wait, if it has to; from then on it is queued."""
+    due = due_at(record)
     if due is None:
-        return _STATES[latest.kind]
-    if due <= now:
-        return State.QUEUED
-    return State.RETRYING if latest.kind is EventKind.RETRIED else State.DELAYED
+        return _STATES[record.kind], None
+    return (State.RETRYING if record.kind is EventKind.RETRIED else State.DELAYED), due
 
 
 def due_at(record: Event) -> datetime | None:

@@ -37,6 +37,8 @@ TABLE = [
     ([record("dead", 2), record("replayed", 3)], State.QUEUED),
     ([record("dead", 2), record("replayed", 3), record("succeeded", 4)], State.DONE),
     ([record("skipped", 2)], State.SKIPPED),
+    ([record("published"), record("cancelled", 2)], State.CANCELLED),
+    ([record("started", 1), record("cancelled", 2), record("succeeded", 3)], State.DONE),  # it could not be stopped
     ([record("log", 2), record("succeeded", 2)], State.DONE),  # within the same microsecond
     ([record("ticked", 2)], None),
     ([record("succeeded", 2), record("published", 3)], State.DONE),  # the publisher's clock is ahead
@@ -70,4 +72,4 @@ def test_when_a_job_is_due() -> None:
 
 
 def test_which_states_are_ends() -> None:
-    assert {state for state in State if state.is_end} == {State.DONE, State.DEAD, State.DROPPED, State.SKIPPED}
+    assert {state for state in State if state.is_end} == {State.DONE, State.DEAD, State.DROPPED, State.SKIPPED, State.CANCELLED}

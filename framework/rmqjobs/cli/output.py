@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import humanize
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
@@ -33,6 +33,11 @@ def print_json_line(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Prints `table_of` them."""
+    console().print(table_of(columns, rows))
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> RenderableType:
     """A table of the named columns; on a terminal too narrow for it, one block per row, so that nothing is cut."""
     terminal, shown = console(), [[_cell(row.get(column)) for column in columns] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -44,12 +49,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) ->
         not sys.stdout.isatty()
         or Measurement.get(terminal, terminal.options.update(max_width=10_000), table).maximum <= terminal.width
     ):
-        terminal.print(table)
-        return
+        return table
+    blocks: list[str] = []
     for first, *others in shown:
-        terminal.print(f"[bold]{first}[/bold]")
-        for column, cell in zip(columns[1:], others, strict=True):
-            terminal.print(f"  [dim]{column.replace('_', ' ')}[/dim] {cell}")
+        blocks.append(f"[bold]{first}[/bold]")
+        blocks += [f"  [dim]{name.replace('_', ' ')}[/dim] {cell}" for name, cell in zip(columns[1:], others, strict=True)]
+    return Group(*blocks)
 
 
 def _title(column: str) -> str:
