@@ -219,7 +219,9 @@ async def depth(settings: Settings, queue: str) -> int:
 
 
 async def events(settings: Settings) -> list[tuple[str, str]]:
-    return [(event.kind.value, event.type) async for event in follow(settings, start="first", stop_at_end=True)]
+    """Kind and type of each record of a job or a schedule."""
+    found = [(event.kind.value, event.type) async for event in follow(settings, start="first", stop_at_end=True)]
+    return [(kind, job_type) for kind, job_type in found if kind not in ("worker", "scheduler", "acted")]
 
 
 async def succeeded(settings: Settings, count: int = 1) -> bool:
@@ -278,5 +280,7 @@ def has_policy(broker: RunningBroker, pattern: str, name: str) -> list[bool]:
         error.close()
         return [True, False]
     # RabbitMQ 3.10 tells nothing of streams.
-    ours = [queue for queue in found if re.match(pattern, queue["name"]) and not queue["name"].endswith(".journal")]
+    ours = [
+        queue for queue in found if re.match(pattern, queue["name"]) and not queue["name"].endswith((".journal", ".control"))
+    ]
     return [name in (queue.get("policy"), queue.get("operator_policy")) for queue in ours]

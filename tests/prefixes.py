@@ -40,7 +40,7 @@ class Prefixes:
 
     async def _clear(self, prefix: str) -> bool:
         """Whether the prefix is as good as new."""
-        core = {queue.name for queue in build(prefix=prefix).queues} - {Names(prefix).journal}
+        core = {queue.name for queue in build(prefix=prefix).queues if queue.essential}  # streams are made anew
         connection = await self._connect(prefix)
         try:
             names = await self._queues(prefix)

@@ -21,7 +21,10 @@ NOTE = "<!-- Made by tools/reference.py; change the code, then run: make referen
 COMMANDS = (
     "worker", "scheduler", "schedules", "schedules list", "schedules show", "schedules next", "schedules preview",
     "schedules explain", "schedules run", "schedules pause", "schedules resume", "schedules add", "schedules remove",
-    "publish", "events", "jobs", "jobs show", "jobs why", "jobs logs", "jobs wait",
+    "publish", "events", "jobs", "jobs show", "jobs why", "jobs logs", "jobs wait", "jobs list",
+    "jobs cancel", "queues", "queues list", "queues show", "queues pause", "queues resume", "queues drain", "queues purge",
+    "queues move", "workers", "workers list", "workers show", "workers ping", "workers stacks", "workers drain",
+    "workers resume", "workers stop",
     "dlq", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq drop", "dlq restore",
     "plugins", "plugins list", "plugins check", "topology", "topology show", "topology apply",
     "topology permissions", "doctor",

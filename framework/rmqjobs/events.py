@@ -23,6 +23,7 @@ class EventKind(StrEnum):
     RETURNED = "returned"
     DEAD = "dead"
     SKIPPED = "skipped"
+    CANCELLED = "cancelled"  # written by the operator, and by the worker that drops the job or stops its run
     REPLAYED = "replayed"
     DROPPED = "dropped"
     RESTORED = "restored"
@@ -40,6 +41,9 @@ class EventKind(StrEnum):
     REMOVED = "removed"
     CHANGED = "changed"  # schedules were reread from their file
     UNSCHEDULED = "unscheduled"  # schedules exist, and no scheduler is active
+    WORKER = "worker"  # how a worker is, every few seconds; `data["state"]` says starting, ready, draining or stopped
+    SCHEDULER = "scheduler"  # the same of a scheduler: standby, active or stopped
+    ACTED = "acted"  # an operator did something to a queue, a worker or many jobs
 
 
 @dataclass(slots=True)

@@ -65,7 +65,7 @@ def roles(handlers: Iterable[Handler], prefix: str = "rmqjobs") -> tuple[Role, .
             "worker",
             configure=claims,
             write=(*entrances, names.dead, names.events, _DEFAULT_EXCHANGE, *claims),
-            read=(*map(names.queue, queues), names.unrouted, *claims),
+            read=(*map(names.queue, queues), names.unrouted, names.control, *claims),
         ),
         Role(
             "scheduler",

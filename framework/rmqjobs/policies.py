@@ -59,6 +59,7 @@ class Role(StrEnum):
     DROPPED = "dropped dead letters"
     SCHEDULER = "the scheduler's state"
     JOURNAL = "the journal"
+    CONTROL = "the control stream"
 
 
 @dataclass(slots=True)
@@ -151,6 +152,7 @@ def _fixed(names: Names) -> dict[str, Role]:
         names.dropped: Role.DROPPED,
         names.scheduler: Role.SCHEDULER,
         names.journal: Role.JOURNAL,
+        names.control: Role.CONTROL,
         **{names.delay(level): Role.LADDER for level in range(LADDER_LEVELS)},
     }
 
@@ -253,4 +255,4 @@ def _listed(parts: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-_SINGLE = (Role.UNROUTED, Role.DROPPED, Role.SCHEDULER, Role.JOURNAL)
+_SINGLE = (Role.UNROUTED, Role.DROPPED, Role.SCHEDULER, Role.JOURNAL, Role.CONTROL)

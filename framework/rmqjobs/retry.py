@@ -15,6 +15,7 @@ from rmqjobs.errors import (
     ChildDied,
     Interrupted,
     InvalidPayload,
+    JobCancelled,
     JobExpired,
     MalformedMessage,
     NoHandler,
@@ -159,7 +160,12 @@ class Skipped:
     reason: str
 
 
-Verdict = Done | RetryIn | Snoozed | Returned | Dead | Skipped
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Drop the job because an operator cancelled it."""
+
+
+Verdict = Done | RetryIn | Snoozed | Returned | Dead | Skipped | Cancelled
 
 # Errors that always mean the same, whatever the policy says.
 _FINAL: tuple[tuple[type[Exception], Verdict], ...] = (
@@ -168,6 +174,7 @@ _FINAL: tuple[tuple[type[Exception], Verdict], ...] = (
     (Reject, Dead(DeadReason.REJECTED)),
     (JobExpired, Skipped("expired")),
     (PublishedTwice, Skipped("published twice")),
+    (JobCancelled, Cancelled()),
     (Interrupted, Returned()),
 )
 

@@ -178,6 +178,11 @@ class Settings(BaseModel):
         timedelta(milliseconds=500), description="How often workers and publishers write to the journal"
     )
     journal_published: bool = Field(True, description="Whether publishers write to the journal which jobs they published")
+    beat_interval: Duration = Field(
+        timedelta(seconds=5),
+        ge=timedelta(milliseconds=100),
+        description="How often workers and schedulers write to the journal how they are",
+    )
     recycle_after: int = Field(10_000, ge=1, description="Jobs a child process runs before it is replaced")
     recycle_above: int = Field(1_024, ge=1, description="Megabytes of memory a child may have used before it is replaced")
     metrics_port: int | None = Field(

@@ -23,6 +23,7 @@ WORK_DELIVERY_LIMIT = 100
 # Part of version 1, not settings: a process with another value would be refused by the broker.
 JOURNAL_MAX_AGE = timedelta(days=7)
 JOURNAL_MAX_BYTES = 10**9
+CONTROL_MAX_BYTES = 2 * 10**8  # no limit by age: a pause counts until somebody ends it
 DROPPED_FOR = timedelta(days=30)
 
 
@@ -114,6 +115,11 @@ class Names:
         return f"{self.prefix}.journal"
 
     @property
+    def control(self) -> str:
+        """Stream of what operators say."""
+        return f"{self.prefix}.control"
+
+    @property
     def scheduler(self) -> str:
         """Queue of the scheduler's token, and its mailbox."""
         return f"{self.prefix}.scheduler"
@@ -203,6 +209,11 @@ def _core(names: Names) -> Topology:
         # Old records are removed a segment at a time, so a segment is a small part of the whole.
         "x-stream-max-segment-size-bytes": JOURNAL_MAX_BYTES // 20,
     }
+    control = {
+        "x-queue-type": "stream",
+        "x-max-length-bytes": CONTROL_MAX_BYTES,
+        "x-stream-max-segment-size-bytes": CONTROL_MAX_BYTES // 20,
+    }
     dropped = {"x-delivery-limit": NO_DELIVERY_LIMIT, "x-message-ttl": milliseconds(DROPPED_FOR)}
     return Topology(
         exchanges=(Exchange(names.unrouted, "fanout"), Exchange(names.dead), Exchange(names.events)),
@@ -210,6 +221,7 @@ def _core(names: Names) -> Topology:
             Queue(names.unrouted, _quorum({"x-delivery-limit": NO_DELIVERY_LIMIT})),
             Queue(names.dropped, _quorum(dropped)),
             Queue(names.journal, journal, essential=False),
+            Queue(names.control, control, essential=False),
         ),
         bindings=(Binding(names.unrouted, "", names.unrouted), Binding(names.events, "#", names.journal)),
     )

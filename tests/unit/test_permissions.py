@@ -33,7 +33,7 @@ def test_who_reads_what(by_name: dict[str, Role]) -> None:
     assert by_name["publisher"].read == ()
     assert by_name["scheduler"].read == ("my-app.scheduler",)
     assert set(by_name["worker"].read) == {
-        f"my-app.{queue}" for queue in ("demo", "demo.thread", "demo.process", "demo.alone", "unrouted", "claim.*")
+        f"my-app.{queue}" for queue in ("demo", "demo.thread", "demo.process", "demo.alone", "unrouted", "control", "claim.*")
     }
 
 

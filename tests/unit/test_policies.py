@@ -59,7 +59,8 @@ def test_one_policy_is_one_finding_with_its_queues_counted() -> None:
     says = "policy 'all' loses confirmed jobs, turns jobs that never ran into dead letters and releases delayed jobs early"
     assert harm.summary == says
     most = f"{WORK} work queues, 28 levels of the delay ladder, {WORK} dead-letter queues, unrouted jobs, dropped dead letters"
-    assert harm.evidence == f"max-length = 20 with overflow = drop-head on {most} and the scheduler's state"
+    rest = "the scheduler's state and the control stream"
+    assert harm.evidence == f"max-length = 20 with overflow = drop-head on {most}, {rest}"
     assert harm.mend("/") == "rmqjobs topology apply --shield"
 
 

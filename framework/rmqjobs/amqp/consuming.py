@@ -35,6 +35,7 @@ class _Consumer:
         self._on_message = _receiver(connection, lease, on_delivery)
         self._tag = f"{name}:{lease.subscription.queue}"
         self._tags: list[str] = []
+        self._main = 0  # which of them is not there to fetch ahead
         self._stopping = False
         # pika returns what still arrives for a cancelled consumer: the lease must know that those tags are settled.
         channel.raw.basic_reject = self._reject
@@ -62,9 +63,18 @@ class _Consumer:
 
     async def stop(self) -> None:
         """Stops consuming; what was delivered stays ours."""
+        if self._stopping:
+            return
         self._stopping = True
         await self.fetch_ahead(0)
-        await self._channel.call("basic_cancel", consumer_tag=self._tags[0])
+        await self._channel.call("basic_cancel", consumer_tag=self._tags[self._main])
+
+    async def resume(self) -> None:
+        """Consumes again after `stop`."""
+        self._stopping = False
+        await self._channel.call("basic_qos", prefetch_count=self.lease.subscription.prefetch)
+        self._main = len(self._tags)
+        self.start()
 
     async def flush(self) -> None:
         """Sends the last acknowledgements and waits until they have arrived."""
@@ -125,6 +135,9 @@ class ConsumeLink:
         self._subscriptions, self._prepare = subscriptions, prepare
         self._on_delivery, self._on_lost = on_delivery, on_lost
         self._consumers: dict[str, _Consumer] = {}
+        self._open = {each.queue: asyncio.Event() for each in subscriptions}  # not set: paused
+        for each in self._open.values():
+            each.set()
         self._stopping = False
         self._keeper: asyncio.Task[None] | None = None
         self.connection: Connection | None = None
@@ -132,12 +145,12 @@ class ConsumeLink:
     @property
     def expected(self) -> int:
         """How many consumers there should be."""
-        return 0 if self._stopping else len(self._subscriptions)
+        return 0 if self._stopping else sum(each.is_set() for each in self._open.values())
 
     @property
     def actual(self) -> int:
         """How many consumers there are."""
-        return sum(not consumer.lease.is_lost for consumer in self._consumers.values())
+        return sum(self._open[queue].is_set() and not each.lease.is_lost for queue, each in self._consumers.items())
 
     def lease(self, queue: str) -> Lease | None:
         """The present lease of a queue; None when it is lost."""
@@ -166,6 +179,28 @@ class ConsumeLink:
                 except BrokerError as error:
                     log.info("consumer was gone before it was stopped", extra={"because": str(error)})
 
+    async def pause(self, queue: str) -> None:
+        """Takes nothing more from a queue until `resume`, on whatever connection; what was delivered stays ours."""
+        self._open[queue].clear()
+        consumer = self._consumers.get(queue)
+        if consumer is not None and not consumer.lease.is_lost and not self._stopping:
+            try:
+                await consumer.stop()
+            except BrokerError as error:  # the next one waits until it may begin
+                log.info("consumer was gone before it was paused", extra={"because": str(error)})
+
+    async def resume(self, queue: str) -> None:
+        """Consumes from a paused queue again."""
+        if self._open[queue].is_set() or self._stopping:
+            return
+        self._open[queue].set()
+        consumer = self._consumers.get(queue)
+        if consumer is not None and not consumer.lease.is_lost:
+            try:
+                await consumer.resume()
+            except BrokerError as error:  # the next one begins at once
+                log.info("consumer was gone before it was resumed", extra={"because": str(error)})
+
     async def fetch_ahead(self, queue: str, count: int) -> None:
         """Holds up to `count` jobs of a queue beyond its prefetch; 0 ends that, and jobs that are held already stay ours.
 
@@ -173,7 +208,7 @@ class ConsumeLink:
             BrokerError: The channel is lost.
         """
         consumer = self._consumers.get(queue)
-        if consumer is not None and not self._stopping:
+        if consumer is not None and not self._stopping and self._open[queue].is_set():
             await consumer.fetch_ahead(count)
 
     async def close(self) -> None:
@@ -189,6 +224,9 @@ class ConsumeLink:
             await asyncio.gather(self._keeper, return_exceptions=True)
         if self.connection is not None:
             await self.connection.close()
+
+    def _is_open(self, subscription: Subscription) -> bool:
+        return self._open[subscription.queue].is_set()
 
     async def _connect(self) -> Connection:
         self._broker = self._where()
@@ -253,6 +291,7 @@ class ConsumeLink:
 
     async def _consume(self, connection: Connection, subscription: Subscription) -> BrokerError:
         """Consumes until the channel closes or the broker cancels; returns why it ended."""
+        await self._open[subscription.queue].wait()
         channel = await connection.channel()
         loop = asyncio.get_running_loop()
         lease = Lease(channel, subscription, loop)
@@ -264,7 +303,9 @@ class ConsumeLink:
             await channel.close()
             return BrokerError("the worker is stopping")
         consumer.start()
-        self._consumers[subscription.queue] = consumer  # from here on `stop` knows it
+        self._consumers[subscription.queue] = consumer  # from here on `stop` and `pause` know it
+        if not self._is_open(subscription):  # paused while the channel was opened
+            await consumer.stop()
         deaf = asyncio.create_task(self._until_deaf(channel, lease))
         try:
             await asyncio.wait((cancelled, channel.closed, deaf), return_when=asyncio.FIRST_COMPLETED)
@@ -285,7 +326,7 @@ class ConsumeLink:
         while True:
             await asyncio.sleep(CHECK_EVERY)
             counts = await channel.call("queue_declare", queue=subscription.name, passive=True)  # fails if it is gone
-            passed_over = counts.message_count and lease.is_idle and lease.taken == taken
+            passed_over = counts.message_count and lease.is_idle and lease.taken == taken and self._is_open(subscription)
             if passed_over and not subscription.takes_turns:
                 return
             taken = lease.taken

@@ -70,13 +70,27 @@ class Holding:
 
     @classmethod
     async def on(
-        cls, connection: Connection, queue: str, *, tag: str | None = None, end: Callable[[], Awaitable[None]] | None = None
+        cls,
+        connection: Connection,
+        queue: str,
+        *,
+        most: int = MOST_HELD,
+        tag: str | None = None,
+        end: Callable[[], Awaitable[None]] | None = None,
     ) -> Self:
-        """Asks for the queue on a channel of this connection. Closing it closes the channel, or does what `end` says."""
+        """Asks for the queue on a channel of this connection.
+
+        Args:
+            connection: The connection.
+            queue: Its full name.
+            most: How many messages it holds at once.
+            tag: The consumer's.
+            end: What `close` does; it closes the channel otherwise.
+        """
         channel = await connection.channel()
         holding = cls(connection, channel, end or channel.close)
         await holding._outlet.open()
-        await channel.call("basic_qos", prefetch_count=MOST_HELD)
+        await channel.call("basic_qos", prefetch_count=most)
         channel.raw.add_on_cancel_callback(holding._on_cancel)
         await channel.call("basic_consume", queue=queue, on_message_callback=holding._on_message, consumer_tag=tag)
         return holding

@@ -24,6 +24,9 @@ USUAL_OFFSET = 10_000  # 15672 beside 5672, 15671 beside 5671
 QUEUE_COLUMNS = (
     "name", "type", "arguments", "policy", "operator_policy", "effective_policy_definition", "members", "online", "state",
 )  # fmt: skip
+RATE_COLUMNS = (
+    "name", "messages_unacknowledged", "message_stats.publish_details.rate", "message_stats.ack_details.rate",
+)  # fmt: skip
 _HINT = "Write it as http://user:password@host:15672, special characters as %XX"
 _UNAUTHORISED = (401, 403)
 _NOT_FOUND, _INTERNAL_ERROR, _UNHEALTHY = 404, 500, 503
@@ -59,6 +62,11 @@ class Management:
     async def queues(self, vhost: str) -> dict[str, Mapping[str, Any]]:
         """All queues of a virtual host by name, with the fields in `QUEUE_COLUMNS`."""
         found = await self._get(f"queues/{_quoted(vhost)}?columns={','.join(QUEUE_COLUMNS)}")
+        return {queue["name"]: queue for queue in found}
+
+    async def rates(self, vhost: str) -> dict[str, Mapping[str, Any]]:
+        """Numbers of each queue by its name: messages, and how many a second come and go; some seconds old."""
+        found = await self._get(f"queues/{_quoted(vhost)}?columns={','.join(RATE_COLUMNS)}")
         return {queue["name"]: queue for queue in found}
 
     async def bindings(self, vhost: str) -> frozenset[tuple[str, str, str]]:

@@ -90,7 +90,7 @@ class Desk:
 
     async def depth(self, queue: str) -> int | None:
         """Ready messages in a queue, or None when it does not exist."""
-        counts = await self._counts(queue)
+        counts = await self.counts(queue)
         return None if counts is None else counts[0]
 
     @asynccontextmanager
@@ -127,13 +127,14 @@ class Desk:
     async def _await_turn(self, queue: str) -> int:
         """Waits until nobody else holds messages; returns how many there are."""
         for _ in range(max(int(_TURN / _LOOK_AGAIN), 1)):
-            messages, consumers = await self._counts(queue) or (0, 0)
+            messages, consumers = await self.counts(queue) or (0, 0)
             if not consumers:
                 return messages
             await asyncio.sleep(_LOOK_AGAIN)
         raise ReviewInProgress(f"another review has held {queue!r} for over {_TURN:g} s. End it, then try again")
 
-    async def _counts(self, queue: str) -> tuple[int, int] | None:
+    async def counts(self, queue: str) -> tuple[int, int] | None:
+        """Ready messages and consumers of a queue, or None when it does not exist."""
         channel = await self.connection.channel()
         try:
             found = await count(channel, queue)

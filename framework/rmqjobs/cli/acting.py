@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from rmqjobs.cli.confirming import confirm
 from rmqjobs.cli.errors import FAILED, NOT_FOUND, PARTLY, USAGE, fail, say
 from rmqjobs.cli.letters import COLUMNS, row
 from rmqjobs.cli.options import Common, Flag
@@ -64,7 +64,7 @@ def act(
     if care.dry_run:
         say(f"dry run: nothing was done. To {verb} them, run it without --dry-run")
         return 0
-    _confirm(care, verb, len(found))
+    confirm(f"{verb} {len(found):,}", yes=care.yes)
     counts = Counter("" if verb == "restore" else letter.queue for letter in found)
     outcome = asyncio.run(_carry_out(verb, settings, selection, counts, Order(0, care.because, rate)))
     return _report(outcome, verb, as_json=care.json)
@@ -116,17 +116,6 @@ def _preview(found: list[DeadLetter], selection: Selection, care: Care, verb: Ve
         print_table(COLUMNS, map(row, found[:_PREVIEW]))
         if len(found) > _PREVIEW:
             say(f"… and {len(found) - _PREVIEW:,} more")
-
-
-def _confirm(care: Care, verb: Verb, count: int) -> None:
-    if care.yes:
-        return
-    if not sys.stdin.isatty():
-        fail(f"not confirmed. To {verb} {count:,}, add --yes", USAGE)
-    sys.stderr.write(f"{verb} {count:,}? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        fail("nothing was done", USAGE)
 
 
 def _report(outcome: Outcome, verb: Verb, *, as_json: bool) -> int:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from rmqjobs.settings import Settings
     from rmqjobs.tracking import Life
 
-app = cyclopts.App(name="jobs", help="Where a job is: show, why, logs, wait.")
-_COLOURS = {"done": "green", "dead": "red", "dropped": "red", "retrying": "yellow", "skipped": "yellow"}
+app = cyclopts.App(name="jobs", help="Where jobs are: list, show, why, logs, wait, cancel.")
+app.command("rmqjobs.cli.listing:list_", name="list", help="List jobs by type, state, queue, worker, error, time or text.")
+app.command("rmqjobs.cli.cancelling:cancel", name="cancel", help="Cancel jobs that wait, are delayed or run.")
+_COLOURS = {"done": "green", "dead": "red", "dropped": "red", "retrying": "yellow", "skipped": "yellow", "cancelled": "yellow"}
 _UNSEEN = (
     "nothing is known of {id!r}: it waits and no worker has seen it yet, or it was never published, or the journal, which keeps"
     " 7 days, has forgotten it. Jobs that no queue takes are counted by: rmqjobs dlq stats"
@@ -38,7 +40,7 @@ def show(id: str, /, *, json: bool = False, common: Common | None = None) -> Non
     json
         Print JSON, with every record of the journal about it.
     """
-    life = _the_one((common or Common()).settings(), id)
+    life = the_one((common or Common()).settings(), id)
     now = datetime.now(UTC)
     if json:
         print_json(_record(life, now))
@@ -77,7 +79,7 @@ def why(id: str, /, *, common: Common | None = None) -> None:  # noqa: A002
     """
     from rmqjobs.tracking.story import outlook, story  # noqa: PLC0415 - as below
 
-    life = _the_one((common or Common()).settings(), id)
+    life = the_one((common or Common()).settings(), id)
     now, terminal = datetime.now(UTC), console()
     state = life.state(now).value
     terminal.print(f"[bold]{clean(life.id)}[/bold]  {clean(life.type)}  [{_COLOURS.get(state, 'cyan')}]{state}[/]")
@@ -98,7 +100,7 @@ def logs(id: str, /, *, json: bool = False, common: Common | None = None) -> Non
     json
         JSON lines.
     """
-    life, terminal = _the_one((common or Common()).settings(), id), console()
+    life, terminal = the_one((common or Common()).settings(), id), console()
     for record in life.records:
         if record.kind not in (EventKind.LOG, EventKind.PROGRESS):
             continue
@@ -137,12 +139,15 @@ def wait(id: str, /, *, timeout: str | None = None, common: Common | None = None
     return 0
 
 
-def _the_one(settings: Settings, beginning: str) -> Life:
-    from rmqjobs.tracking import find  # noqa: PLC0415 - reading a stream imports much, and `--help` does not need it
+def the_one(settings: Settings, beginning: str, *, must_be_known: bool = True) -> Life:
+    """The job whose id begins like this; exits when there are several or, unless that may be, none: it then has no records."""
+    from rmqjobs.tracking import Life, find  # noqa: PLC0415 - reading a stream imports much, and `--help` does not need it
 
     lives = asyncio.run(find(settings, _given(beginning)))
     if not lives:
-        fail(_UNSEEN.format(id=beginning), NOT_FOUND)
+        if must_be_known:
+            fail(_UNSEEN.format(id=beginning), NOT_FOUND)
+        return Life(beginning, [])
     exact = [life for life in lives if life.id == beginning]
     if len(lives) > 1 and not exact:
         some = ", ".join(life.id for life in lives[:3]) + (", …" if len(lives) > 3 else "")  # noqa: PLR2004 - as shown

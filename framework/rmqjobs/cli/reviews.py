@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,16 +12,15 @@ from cyclopts import Parameter, validators
 
 from rmqjobs.amqp.reviewing import desk
 from rmqjobs.cli.errors import say
+from rmqjobs.cli.known import WHERE_TO_LOOK, who, work_queues
 from rmqjobs.cli.options import Words, as_duration
 from rmqjobs.deadletters.review import Review
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.errors import ConfigurationError
-from rmqjobs.plugins import load
 from rmqjobs.settings import Settings
 from rmqjobs.wire.deadletters import DeadLetter
 
 Count = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
-_WHERE_TO_LOOK = "Queues are known from installed plugins, and from the broker's management API where it answers"
 
 
 @Parameter(name="*")
@@ -65,7 +61,7 @@ class Filter:
 async def review(settings: Settings) -> AsyncIterator[Review]:
     """A review by whoever runs this command."""
     async with desk(settings) as connection:
-        yield Review(connection, settings, by=f"{_user()}@{socket.gethostname()}")
+        yield Review(connection, settings, by=who())
 
 
 async def queues_of(looking: Review, settings: Settings, wanted: list[str] | None) -> list[str]:
@@ -75,14 +71,14 @@ async def queues_of(looking: Review, settings: Settings, wanted: list[str] | Non
         ConfigurationError: One of the wanted ones has none.
     """
     if not wanted:
-        found = await looking.queues(_of_plugins(settings))
+        found = await looking.queues(work_queues(settings))
         if not found:
-            say(f"no dead-letter queue was found. {_WHERE_TO_LOOK}")
+            say(f"no dead-letter queue was found. {WHERE_TO_LOOK}")
         return found
     there = await looking.queues(wanted)
     if missing := sorted(set(wanted) - set(there)):
-        others = await looking.queues(_of_plugins(settings))
-        hint = f"Known: {', '.join(others) or 'none'}. {_WHERE_TO_LOOK}"
+        others = await looking.queues(work_queues(settings))
+        hint = f"Known: {', '.join(others) or 'none'}. {WHERE_TO_LOOK}"
         raise ConfigurationError("--queue", f"{', '.join(missing)} has no dead-letter queue", hint)
     return [queue for queue in there if queue in wanted]
 
@@ -100,18 +96,6 @@ async def find(
             if left != 0:
                 found += [letter async for letter in looking.letters(queue, selection, limit=left)]
     return found
-
-
-def _of_plugins(settings: Settings) -> list[str]:
-    registry = load(settings.plugins, allowed=settings.allowed_plugins)
-    return sorted({handler.queue for handler in registry.handlers.values()})
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user often has no name
-        return str(os.getuid())
 
 
 def _duration(option: str, text: str | None) -> timedelta | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,6 +17,7 @@ from pydantic_core import from_json, to_json
 from rmqjobs.amqp.asking import ask
 from rmqjobs.cli import planned
 from rmqjobs.cli.errors import INVALID, NOT_FOUND, fail, say
+from rmqjobs.cli.known import who
 from rmqjobs.cli.options import Common, Flag, as_duration
 from rmqjobs.cli.output import print_json, print_table
 from rmqjobs.errors import ConfigurationError
@@ -218,7 +218,7 @@ def _ask(common: Common | None, asking: Asking | None, verb: str, arguments: Map
             "--timeout", f"{short(limit)} is out of range", f"From {short(_SHORTEST)} to {short(_LONGEST)}"
         )
     body = wire.command(verb, arguments)
-    answer = wire.read_answer(asyncio.run(ask(settings, queue, wire.COMMAND, body, by=_me(), timeout=limit)))
+    answer = wire.read_answer(asyncio.run(ask(settings, queue, wire.COMMAND, body, by=who(), timeout=limit)))
     if "error" in answer:
         fail(f"{answer['code']} {answer['error']}", NOT_FOUND if answer.get("unknown") else INVALID)
     return {**answer["ok"], "standbys": answer.get("standbys")}
@@ -243,13 +243,6 @@ def _in_its_zone(described: Mapping[str, Any]) -> dict[str, Any]:
 
     times = {name: local(described[name]) for name in _TIMES if name in described}
     return {**described, **times}
-
-
-def _me() -> str:
-    try:
-        return f"operator {getpass.getuser()}"
-    except (KeyError, OSError):
-        return "operator"
 
 
 def _say_who(found: Mapping[str, Any]) -> None:

@@ -120,7 +120,10 @@ async def _serve(registry: Registry, settings: Settings) -> int:
         loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
         at_once = {"concurrency": settings.concurrency, "threads": serving.sizes.threads, "children": serving.sizes.children}
         log.info("worker ready", extra={"worker": serving.name, "event_loop": loop, **at_once})
-        await stop.wait()
+        await asyncio.wait(
+            [asyncio.ensure_future(each.wait()) for each in (stop, serving.orders.told_to_stop)],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
         manager.say(STOPPING)
         return await _drain(serving, settings.grace)
 

@@ -138,7 +138,7 @@ class Review:
         """Publishes jobs again, from their first attempt."""
 
         def message(held: HeldMessage, letter: DeadLetter) -> Message:
-            return wire.replay(self._names, held, letter)
+            return wire.replay(self._names, held, letter, at=datetime.now(UTC))
 
         return await self._act(EventKind.REPLAYED, queue, selection, order, message)
 

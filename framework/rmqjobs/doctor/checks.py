@@ -167,11 +167,30 @@ def consumers(patient: Patient) -> Found:
     yield from patient.unseen(map(patient.names.queue, patient.by_queue()))
     for queue, handlers in sorted(patient.by_queue().items()):
         found = patient.facts.queues.get(patient.names.queue(queue))
-        if found is not None and not found.consumers:
+        if found is not None and not found.consumers and queue not in patient.facts.paused:
             severity = Severity.ERROR if found.messages else Severity.WARNING
             evidence = f"jobs waiting in {patient.names.queue(queue)}: {found.messages:,}"
             mend = patient.command("worker" if patient.settings.plugins else f"worker --plugin {handlers[0].plugin}")
             yield severity, f"nobody consumes {queue!r}", evidence, mend
+
+
+def paused(patient: Patient) -> Found:
+    """No queue is paused."""
+    for queue, word in sorted(patient.facts.paused.items()):
+        found = patient.facts.queues.get(patient.names.queue(queue))
+        until = f", until {word.until:%Y-%m-%d %H:%M:%S %Z}" if word.until else ""
+        evidence = f"since {word.at:%Y-%m-%d %H:%M:%S %Z} {word}{until}" + (
+            f"; jobs waiting: {found.messages:,}" if found else ""
+        )
+        yield Severity.WARNING, f"queue {queue!r} is paused", evidence, patient.command(f"queues resume {shlex.quote(queue)}")
+
+
+def streams(patient: Patient) -> Found:
+    """The journal and the control stream can be read."""
+    for stream, why in patient.facts.deaf.items():
+        is_control = stream == patient.names.control
+        effect = "workers do not hear operators" if is_control else "nobody can say where a job is"
+        yield Severity.ERROR, f"stream {stream} cannot be read: {effect}", why, patient.command("topology apply")
 
 
 def scheduler(patient: Patient) -> Found:
@@ -298,8 +317,8 @@ def permissions(patient: Patient) -> Found:
 
 
 CHECKS: tuple[Callable[[Patient], Found], ...] = (
-    version, management, alarms, topology, consumers, scheduler, dead_letters, unrouted, delay_ladder, orphaned_delays,
-    dead_lettering, policies, consumer_timeout, replicas, clock, permissions,
+    version, management, alarms, topology, streams, consumers, paused, scheduler, dead_letters, unrouted, delay_ladder,
+    orphaned_delays, dead_lettering, policies, consumer_timeout, replicas, clock, permissions,
 )  # fmt: skip
 BY_MANAGEMENT = (alarms, orphaned_delays, dead_lettering, policies, replicas, clock, permissions)
 

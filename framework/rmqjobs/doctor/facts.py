@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from rmqjobs.amqp import management
 from rmqjobs.amqp.connection import Channel, Connection, connect, connection_name
+from rmqjobs.amqp.controlling import READ_WITHIN, ControlFeed, last_of
 from rmqjobs.amqp.counting import count
+from rmqjobs.control import Word
 from rmqjobs.errors import BrokerError, ConfigurationError, PermissionMissing
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names, Topology
@@ -62,6 +65,8 @@ class Facts:
         unseen: Names that this user may not look at.
         management: None when the API is not configured or not there.
         management_problem: Why `management` is None.
+        paused: Paused queues, and by which word.
+        deaf: Streams that cannot be read, and why.
     """
 
     version: str
@@ -71,6 +76,8 @@ class Facts:
     unseen: tuple[str, ...] = ()
     management: ManagementFacts | None = None
     management_problem: str = ""
+    paused: Mapping[str, Word] = field(default_factory=dict)
+    deaf: Mapping[str, str] = field(default_factory=dict)
     at: datetime = field(default_factory=lambda: datetime.now().astimezone())
 
 
@@ -88,10 +95,27 @@ async def gather(settings: Settings, topology: Topology) -> Facts:
         exchanges = [each.name for each in topology.exchanges]
         missing = [name for name in exchanges if not await _exchange(connection, name, unseen) and name not in unseen]
         version, release = connection.version_text, connection.broker_version
+        paused, deaf = await _streams(connection, Names(settings.prefix))
         api, problem = await _management(settings, connection)
     finally:
         await connection.close()
-    return Facts(version, release, queues, tuple(missing), tuple(unseen), api, problem)
+    return Facts(version, release, queues, tuple(missing), tuple(unseen), api, problem, paused, deaf)
+
+
+async def _streams(connection: Connection, names: Names) -> tuple[Mapping[str, Word], Mapping[str, str]]:
+    """Paused queues, and streams that cannot be read; one that this user may not read is for others to look at."""
+    feed, deaf = ControlFeed(names), {}
+    for stream, reading in ((names.control, feed.follow), (names.journal, lambda one: last_of(one, names.journal))):
+        try:
+            async with asyncio.timeout(READ_WITHIN):
+                await reading(connection)
+        except PermissionMissing:
+            continue
+        except (BrokerError, TimeoutError) as error:
+            if connection.closed.done():
+                raise
+            deaf[stream] = str(error) or "it does not answer"
+    return feed.standing.paused(datetime.now(UTC)), deaf
 
 
 async def _queue(connection: Connection, name: str, unseen: list[str]) -> QueueFacts | None:

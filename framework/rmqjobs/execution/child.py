@@ -1,9 +1,9 @@
 """The program of a child process: takes orders from its parent, runs one job at a time, and answers each.
 
-Started as `python -m rmqjobs.execution.child SOCKET PERMITS SIGNS MODULE …`: three descriptors, and what to import before it
-says that it is up. The parent may take back an order that waits here: each order has a permit, a number in a pipe, and whoever
-reads that owns the order. When the parent is gone, or silent for longer than the lease of a singleton that runs, this process
-ends itself and all it has started: another worker is about to run that job.
+Started as `python -m rmqjobs.execution.child SOCKET PERMITS SIGNS DUMPS MODULE …`: four descriptors, and what to import
+before it says that it is up. The parent may take back an order that waits here: each order has a permit, a number in a pipe,
+and whoever reads that owns the order. When the parent is gone, or silent for longer than the lease of a singleton that runs,
+this process ends itself and all it has started: another worker is about to run that job.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import faulthandler
 import importlib
 import inspect
 import os
@@ -158,10 +159,11 @@ def _load(reference: str) -> Any:
 def main() -> None:
     """Serves the descriptors given as arguments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides what Ctrl-C means
-    connection, permits, signs = descriptors = [int(argument) for argument in sys.argv[1:4]]
+    connection, permits, signs, dumps = descriptors = [int(argument) for argument in sys.argv[1:5]]
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
-    for module in sys.argv[4:]:
+    faulthandler.register(frames.DUMP, dumps)
+    for module in sys.argv[5:]:
         with contextlib.suppress(Exception):  # a job that needs it will say so
             importlib.import_module(module)
     _Child(socket.socket(fileno=connection), permits, signs).serve()

@@ -10,9 +10,13 @@ import socket
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from pathlib import Path
 
 from rmqjobs.execution import frames
+from rmqjobs.execution.stacks import in_dump
 
+DUMP_WITHIN, DUMP_LOOKS = 1.0, 20  # seconds that it may take to say where it is
+_PROGRAM = str(Path(__file__).with_name("child.py"))
 OnFrame = Callable[[frames.Head, bytes], None]
 
 
@@ -34,7 +38,9 @@ class Child(asyncio.Protocol):
         self._descriptors = ExitStack()
         self._permits, self._grants = self._pipe()
         self._their_signs, self._signs = self._pipe()
+        self._dumps, self._their_dumps = self._pipe()
         os.set_blocking(self._permits, False)
+        os.set_blocking(self._dumps, False)
         self._unsent: list[bytes] = []
         self._ungranted: list[bytes] = []
         self._killed = False
@@ -46,7 +52,7 @@ class Child(asyncio.Protocol):
             OSError: The system cannot start it.
         """
         ours, theirs = socket.socketpair()
-        inherited = (theirs.fileno(), self._permits, self._their_signs)
+        inherited = (theirs.fileno(), self._permits, self._their_signs, self._their_dumps)
         try:
             with theirs:
                 self._process = await asyncio.create_subprocess_exec(
@@ -88,6 +94,19 @@ class Child(asyncio.Protocol):
         """Tells it that this process is still alive."""
         with contextlib.suppress(OSError):
             os.write(self._signs, b".")
+
+    async def stack(self) -> list[str]:
+        """Where its main thread is; it must be up. The answer comes from a signal handler, whatever the handler does."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, frames.DUMP)
+        text = b""
+        for _ in range(DUMP_LOOKS):
+            await asyncio.sleep(DUMP_WITHIN / DUMP_LOOKS)
+            with contextlib.suppress(BlockingIOError, OSError):
+                text += os.read(self._dumps, 2**16)
+            if text.rpartition(b"Current thread")[2].count(b"\n") > 1:
+                break
+        return in_dump(text.decode(errors="replace"), _PROGRAM)
 
     def kill(self) -> None:
         """Ends it and everything it has started, even when it is dead already: it leads a session of its own."""

@@ -7,6 +7,7 @@ as its body. Exceptions are sent as text; the three signals keep their meaning.
 from __future__ import annotations
 
 import json
+import signal
 import struct
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from rmqjobs.job import Job
 
 LENGTHS = struct.Struct(">II")  # of the head and of the body
 PERMIT = struct.Struct(">I")
+DUMP = signal.SIGUSR2  # asks a child where its threads are
 Head = dict[str, Any]
 _TIMES = ("published_at", "scheduled_for", "period_start")
 # Values that a header can have and JSON cannot.

@@ -9,6 +9,7 @@ from typing import cast
 
 from rmqjobs.execution.outcome import checked, told
 from rmqjobs.execution.run import Run
+from rmqjobs.execution.stacks import in_tasks
 
 
 class LoopPool:
@@ -32,6 +33,10 @@ class LoopPool:
             raise ending from None
         finally:
             run.end()
+
+    async def stack_of(self, run: Run) -> list[str]:
+        """Where the handler is."""
+        return in_tasks(LoopPool.run.__code__, "run", run)
 
     async def close(self) -> None:
         """Does nothing: nothing is kept open."""

@@ -22,6 +22,9 @@ class RunsHandlers(Protocol):
     async def run(self, run: Run) -> object:
         """The handler's result; raises its exception, or the error that it was stopped with."""
 
+    async def stack_of(self, run: Run) -> list[str]:
+        """Where the handler is, outermost first; empty when that is not known."""
+
     async def close(self) -> None:
         """Ends what the pool keeps open."""
 
@@ -63,6 +66,13 @@ class Pools:
         pool = self._pools.get(Pool.PROCESS)
         if isinstance(pool, ProcessPool):
             pool.shed(error, keep=keep)
+
+    async def stack_of(self, run: Run) -> list[str]:
+        """Where the handler of a run is, as `execution.stacks` writes it; empty when that is not known."""
+        for pool in self._pools.values():
+            if found := await pool.stack_of(run):
+                return found
+        return []
 
     async def close(self) -> None:
         """Ends threads and children."""

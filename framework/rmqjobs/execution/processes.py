@@ -122,6 +122,13 @@ class ProcessPool:
         for order in list(self._waiting):
             order.run.stop(error)
 
+    async def stack_of(self, run: Run) -> list[str]:
+        """Where the handler is, in the main thread of its child."""
+        for seat in self._seats:
+            if seat.starting is None and seat.orders and seat.orders[0].run is run:
+                return await seat.child.stack()
+        return []
+
     async def close(self) -> None:
         """Ends all children."""
         self._size = 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from rmqjobs.execution.outcome import checked, told
 from rmqjobs.execution.run import Run
+from rmqjobs.execution.stacks import in_threads
 
 _Future = asyncio.Future[object]
 
@@ -58,6 +59,10 @@ class ThreadPool:
             raise run.stopped_by or RuntimeError("the handler raised StopRun, which is for stopping it") from None
         finally:
             run.end()
+
+    async def stack_of(self, run: Run) -> list[str]:
+        """Where the handler is."""
+        return in_threads(Run.call.__code__, "self", run)
 
     async def close(self) -> None:
         """Lets idle threads end."""

@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from rmqjobs.amqp.connection import LIVED, Backoff, Connection, connection_name
 from rmqjobs.amqp.declaring import declare
 from rmqjobs.amqp.holding import Holding
 from rmqjobs.amqp.publishing import PublishLink
+from rmqjobs.beats import Beats
 from rmqjobs.errors import BrokerUnavailable, MalformedMessage, NewerToken, RmqJobsError
 from rmqjobs.events import EventKind
 from rmqjobs.journal import Journal
@@ -66,6 +69,8 @@ class Scheduler:
         self._link = link
         self._journal = Journal(link, self._names, source=self.name, interval=settings.journal_interval)
         self.chronicle = Chronicle(self._journal, now)
+        self._stopped = False
+        self._beats = Beats(self._journal, EventKind.SCHEDULER, self._details, now)
         self.policies = PolicyWatch(settings)
         self._pinger = Pinger()
         self._token = Token()  # the last state seen; offered again if the queue is lost
@@ -96,7 +101,9 @@ class Scheduler:
         Raises:
             BrokerError: The broker is not there at the start, or refuses us.
         """
-        beside = [asyncio.create_task(each) for each in (self._journal.run(), self.policies.run(self._connection))]
+        interval = self._settings.beat_interval.total_seconds()
+        working = (self._journal.run(), self.policies.run(self._connection), self._beats.run(interval))
+        beside = [asyncio.create_task(each) for each in working]
         ended = asyncio.create_task(stop.wait())
         backoff = Backoff()
         holding: Holding | None = await self._open()
@@ -112,8 +119,14 @@ class Scheduler:
                 task.cancel()
             await asyncio.gather(*beside, ended, return_exceptions=True)
             await self._pinger.close()
+            self._stopped = True
+            self._beats.write()
             await self._journal.close()
             await self._link.close()
+
+    def _details(self) -> dict[str, JsonValue]:
+        state = "stopped" if self._stopped else "active" if self.is_active else "standby"
+        return {"state": state, "schedules": len(self._catalogue)}
 
     def _connection(self) -> Connection | None:
         return self._holding.connection if self._holding is not None else None
@@ -221,6 +234,7 @@ class Scheduler:
         )
         self.chronicle.active = True
         await self._active.begin()
+        self._beats.write()
         for content, tag in takeover.others():
             await self._take(content, tag, holding)
 

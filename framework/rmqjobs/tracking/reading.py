@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -72,6 +72,21 @@ async def find(settings: Settings, beginning: str) -> list[Life]:
         found.setdefault(event.job, []).append(event)
     lives = (Life(job_id, in_order(records)) for job_id, records in found.items())
     return [life for life in lives if life.records]
+
+
+async def find_all(settings: Settings, job_ids: Collection[str]) -> list[Life]:
+    """The jobs with these whole ids, in one pass; those that nothing is known of have no records.
+
+    Raises:
+        BrokerError: The journal cannot be read.
+    """
+    found: dict[str, list[Event]] = {job_id: [] for job_id in job_ids}
+    places = {_place_of(job_id) for job_id in job_ids}
+    start = "first" if "first" in places else min(places)
+    async for event in follow(settings, start=start, stop_at_end=True):
+        if event.job in found:
+            found[event.job].append(event)
+    return [Life(job_id, in_order(records)) for job_id, records in found.items()]
 
 
 async def until_ended(settings: Settings, job_id: str) -> Life:

@@ -40,7 +40,9 @@ def _moments(life: Life) -> Iterator[Moment]:
     if first.kind is not EventKind.PUBLISHED and (made := made_at(life.id)) is not None and made <= first.at:
         yield Moment(made, "published, as its id says; by a program that writes no record of it")
     waits_since = first.at if first.kind is EventKind.PUBLISHED else None
-    for record in life.records:
+    for record, following in zip(life.records, [*life.records[1:], None], strict=True):
+        if record.kind is EventKind.PROGRESS and following is not None and following.kind is EventKind.PROGRESS:
+            continue  # the latest of a series says it all
         started = _start_of(record)
         if started is not None and waits_since is not None and started - waits_since >= WORTH_TELLING:
             yield Moment(started, f"taken from {_queue(record)} after {_length(started - waits_since)}")
@@ -49,7 +51,9 @@ def _moments(life: Life) -> Iterator[Moment]:
 
 
 _WAITS = frozenset({EventKind.PUBLISHED, EventKind.RETRIED, EventKind.SNOOZED, EventKind.RETURNED, EventKind.REPLAYED})
-_ENDS_OF_RUNS = frozenset({EventKind.SUCCEEDED, EventKind.RETRIED, EventKind.SNOOZED, EventKind.RETURNED, EventKind.DEAD})
+_ENDS_OF_RUNS = frozenset(
+    {EventKind.SUCCEEDED, EventKind.RETRIED, EventKind.SNOOZED, EventKind.RETURNED, EventKind.DEAD} | {EventKind.CANCELLED}
+)
 
 
 def outlook(life: Life, now: datetime) -> str:
@@ -119,6 +123,13 @@ def _progress(record: Event) -> str:
     return f"progress: {share}" + (f", {note}" if note else "")
 
 
+def _cancelled(record: Event) -> str:
+    """Written twice: by the operator, and by the worker that had the job."""
+    if "by" in record.data:
+        return _acted(record, "cancelled")
+    return _ran(record, "was stopped" if record.attempt else "") + _error(record)
+
+
 def _acted(record: Event, what: str) -> str:
     because = record.data.get("because")
     return f"{what} by {record.data.get('by') or record.source}" + (f", because: {because}" if because else "")
@@ -135,6 +146,7 @@ _TEXTS: Mapping[EventKind, Callable[[Event], str]] = {
     EventKind.RETURNED: lambda record: _ran(record, "was given back") + "; it does not count",
     EventKind.DEAD: lambda record: _ran(record, "failed") + _error(record) + f"; given up: {record.data.get('reason')}",
     EventKind.SKIPPED: lambda record: f"skipped, {record.data.get('reason')}{_error(record)}",
+    EventKind.CANCELLED: _cancelled,
     EventKind.REPLAYED: lambda record: _acted(record, "replayed"),
     EventKind.DROPPED: lambda record: _acted(record, "dropped"),
     EventKind.RESTORED: lambda record: _acted(record, "restored to the dead letters"),

@@ -63,6 +63,9 @@ class DeadLetter:
     headers: Mapping[str, Any]
 
 
+PURGED = "purged"  # the reason of a job that an operator took out of its queue
+
+
 def bury(names: Names, incoming: Incoming, cause: Cause, *, job_id: str, failed_at: datetime) -> Message:
     """The dead letter of a received message: body and foreign headers untouched, the cause in headers."""
     failure = cause.failure
@@ -114,10 +117,10 @@ def read(incoming: Incoming, queue: str) -> DeadLetter:
     )
 
 
-def replay(names: Names, incoming: Incoming, letter: DeadLetter) -> Message:
+def replay(names: Names, incoming: Incoming, letter: DeadLetter, *, at: datetime) -> Message:
     """The job once more, from its first attempt; a checkpoint stays, so that the job resumes there."""
     headers = {name: value for name, value in kept_headers(incoming).items() if name not in _SPENT}
-    headers[h.REPLAYS] = letter.replays + 1
+    headers |= {h.REPLAYS: letter.replays + 1, h.REPLAYED_AT: h.milliseconds(at)}
     message = resend(incoming, names.jobs, letter.type, headers, job_id=letter.id or None, kind=letter.type)
     return message if letter.priority is None else replace(message, priority=letter.priority)
 
@@ -130,6 +133,22 @@ def drop(names: Names, incoming: Incoming, letter: DeadLetter, *, at: datetime, 
         h.QUEUE: letter.queue,
     }
     return resend(incoming, "", names.dropped, headers, job_id=letter.id or None, kind=letter.type)
+
+
+def purge(names: Names, incoming: Incoming, queue: str, *, at: datetime, because: str) -> Message:
+    """A job that waits in a work queue, for the queue of dropped dead letters; restored, it becomes a dead letter."""
+    headers = kept_headers(incoming) | {
+        h.REASON: PURGED,
+        h.FAILED_AT: h.milliseconds(at),
+        h.DROPPED_AT: h.milliseconds(at),
+        h.DROPPED_BECAUSE: because,
+        h.QUEUE: queue,
+    }
+    properties = incoming.properties
+    if properties.priority is not None:
+        headers[h.PRIORITY] = properties.priority
+    message = resend(incoming, "", names.dropped, headers, job_id=properties.message_id, kind=job_type(incoming))
+    return replace(message, priority=None)
 
 
 def restore(names: Names, incoming: Incoming, letter: DeadLetter) -> Message:

@@ -29,6 +29,7 @@ REPLY_START = "rmqjobs-reply-start"  # anything: the start of a run is reported 
 FIRST_FAILED_AT = "rmqjobs-first-failed-at"  # integer, milliseconds since 1970 UTC
 CHECKPOINT = "rmqjobs-checkpoint"  # string, JSON
 REPLAYS = "rmqjobs-replays"  # integer, times an operator replayed it
+REPLAYED_AT = "rmqjobs-replayed-at"  # integer, milliseconds since 1970 UTC: a cancel that is older does not count any more
 
 # On a dead letter, besides the job's.
 REASON = "rmqjobs-reason"
@@ -54,6 +55,9 @@ DEAD_LETTER = frozenset(
 # On a reply.
 STATUS = "rmqjobs-status"  # "done", "dead" or, when it was asked for, "started"
 RESULT_LEFT_OUT = "rmqjobs-result-left-out"  # integer, bytes of a result that was too large to be sent
+
+# On a message of the control stream.
+CONTROL_START = "rmqjobs-control-start"  # integer: who begins to read finds all that still counts from this offset on
 
 # On any message of ours.
 HEADERS_LEFT_OUT = "rmqjobs-headers-left-out"  # integer, how many had no room or could not be written again

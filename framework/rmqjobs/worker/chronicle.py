@@ -15,7 +15,7 @@ from rmqjobs.events import Event, EventKind
 from rmqjobs.failures import failure_of, shortened
 from rmqjobs.job import Job
 from rmqjobs.journal import Journal
-from rmqjobs.retry import Dead, Done, RetryIn, Returned, Skipped, Snoozed, Verdict
+from rmqjobs.retry import Cancelled, Dead, Done, RetryIn, Returned, Skipped, Snoozed, Verdict
 from rmqjobs.wire.values import Json, is_brief
 from rmqjobs.worker.case import Case
 from rmqjobs.worker.figures import Figures
@@ -30,6 +30,7 @@ _KINDS: Mapping[type, tuple[EventKind, int]] = {  # kind in the journal, level i
     Returned: (EventKind.RETURNED, logging.WARNING),
     Dead: (EventKind.DEAD, logging.ERROR),
     Skipped: (EventKind.SKIPPED, logging.WARNING),
+    Cancelled: (EventKind.CANCELLED, logging.WARNING),
 }
 _NUMBERS = frozenset({int, float, bool})  # the quick way for the most common results
 MAX_ERROR = 500  # characters

@@ -18,6 +18,7 @@ from rmqjobs.wire.headers import REPLY_START
 from rmqjobs.wire.jobs import Envelope, decode
 from rmqjobs.worker.case import Case
 from rmqjobs.worker.chronicle import Chronicle
+from rmqjobs.worker.orders import Orders
 from rmqjobs.worker.settlement import Settlement
 
 log = logging.getLogger("rmqjobs.worker")
@@ -33,6 +34,7 @@ class JobPath:
     Args:
         registry: Handlers and hooks.
         pools: Where handlers run.
+        orders: Knows cancelled jobs.
         claims: Decides which publication of a job runs, where there may be several.
         settlement: Publishes and acknowledges.
         chronicle: Writes to the journal and the log.
@@ -45,6 +47,7 @@ class JobPath:
         self,
         registry: Registry,
         pools: Pools,
+        orders: Orders,
         claims: Claims,
         settlement: Settlement,
         chronicle: Chronicle,
@@ -53,7 +56,7 @@ class JobPath:
         roll: Callable[[], float],
         now: Callable[[], datetime],
     ) -> None:
-        self._registry, self._pools, self._claims = registry, pools, claims
+        self._registry, self._pools, self._orders, self._claims = registry, pools, orders, claims
         self._settlement, self._chronicle = settlement, chronicle
         self._max_body, self._roll, self._now = max_body, roll, now
         self.open: set[Case] = set()  # from their start until they are settled
@@ -95,6 +98,8 @@ class JobPath:
     async def _attempt(self, case: Case) -> object:
         """The handler's result; raises whatever goes wrong on the way to it."""
         envelope = case.envelope = decode(case.delivery, max_body=self._max_body)
+        if self._orders.has_cancels:
+            self._orders.refuse(envelope)
         handler = case.handler = self._registry.handler(envelope.job.type)
         if envelope.expires_at is not None and envelope.expires_at <= self._now():
             raise JobExpired(f"it had to start before {envelope.expires_at:%Y-%m-%d %H:%M:%S} UTC")

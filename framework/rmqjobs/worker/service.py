@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
+
+from pydantic import JsonValue
 
 from rmqjobs.amqp.claiming import claim
 from rmqjobs.amqp.claims import Claims
@@ -18,7 +21,9 @@ from rmqjobs.amqp.consuming import ConsumeLink
 from rmqjobs.amqp.declaring import declare, stranded
 from rmqjobs.amqp.leases import Delivery, Lease, Subscription
 from rmqjobs.amqp.publishing import PublishLink
+from rmqjobs.beats import Beats
 from rmqjobs.errors import BrokerError, Interrupted
+from rmqjobs.events import EventKind
 from rmqjobs.execution import HELD_BY_A_CHILD, Pools, Recycle, keep_limits
 from rmqjobs.execution.lanes import Lane
 from rmqjobs.job import Handler, Pool
@@ -33,7 +38,9 @@ from rmqjobs.worker.case import Case
 from rmqjobs.worker.chronicle import Chronicle
 from rmqjobs.worker.figures import Figures
 from rmqjobs.worker.lookout import Lookout
+from rmqjobs.worker.orders import Orders
 from rmqjobs.worker.path import JobPath
+from rmqjobs.worker.presence import Presence
 from rmqjobs.worker.settlement import Settlement
 from rmqjobs.worker.watchdog import Watchdog
 
@@ -68,6 +75,7 @@ class Worker:
     ) -> None:
         self._registry, self._settings = registry, settings
         self.sizes = sizes(settings)
+        self._slots = {Pool.ASYNC: settings.concurrency, Pool.THREAD: self.sizes.threads, Pool.PROCESS: self.sizes.children}
         self._names = Names(settings.prefix)
         self._topology = build(registry.handlers.values(), settings.prefix)
         self.name = connection_name("worker")
@@ -100,11 +108,38 @@ class Worker:
             max_body=settings.max_body,
             now=now,
         )
+        self._state = "starting"
+        self.orders = Orders(
+            self._names,
+            self.name,
+            sorted({handler.queue for handler in registry.handlers.values()}),
+            switch=self._switch,
+            running=lambda: self._path.running(),  # noqa: PLW0108 - it does not exist yet
+            publish=lambda message: self._publishing.send(message, settings.publish_timeout, lambda _error: None),
+            report=self._report,
+            now=now,
+        )
         claims = Claims(self._names, lambda: self._consuming.connection)
         self._path = JobPath(
-            registry, self._pools, claims, self._settlement, self._chronicle, max_body=settings.max_body, roll=roll, now=now
+            registry,
+            self._pools,
+            self.orders,
+            claims,
+            self._settlement,
+            self._chronicle,
+            max_body=settings.max_body,
+            roll=roll,
+            now=now,
         )
-        self._slots = {Pool.ASYNC: settings.concurrency, Pool.THREAD: self.sizes.threads, Pool.PROCESS: self.sizes.children}
+        self._presence = Presence(
+            self._facts(),
+            state=lambda: "draining" if self.orders.is_drained and self._state == "ready" else self._state,
+            cases=lambda: self._path.open,
+            stack_of=self._pools.stack_of,
+            paused=lambda: self.orders.paused,
+            lag=lambda: self._watchdog.recent_lag,
+        )
+        self._beats = Beats(self._journal, EventKind.WORKER, self._presence.report, now)
         self._lanes = {pool: Lane(slots * DEPTHS[pool], self._path.handle) for pool, slots in self._slots.items()}
         self._suspects = Lane(1, self._path.handle)
         self._orphans = Lane(settings.concurrency, self._path.finish)  # ended while their channel was lost, and came back
@@ -135,13 +170,17 @@ class Worker:
         Raises:
             BrokerError: The broker is not there, or refuses us.
         """
+        self._beats.write()
         await self._consuming.open()
+        self._state = "ready"
         interval = self._settings.journal_interval
         beside = (
             self._journal.run(),
             self._chronicle.announce(self._path.open, interval),
             self._keep_claiming(),
             self._lookout.run(lambda: self._consuming.connection),
+            self.orders.run(lambda: self._consuming.connection),
+            self._beats.run(self._settings.beat_interval.total_seconds()),
             self.policies.run(lambda: self._consuming.connection),
             self._watchdog.run(),
             keep_limits(self._path.running),
@@ -179,6 +218,14 @@ class Worker:
         """Jobs between their start and their settlement."""
         return self._orphans.running + sum(lane.running for lane in self._starting_lanes())
 
+    def _facts(self) -> dict[str, JsonValue]:
+        handlers = self._registry.handlers.values()
+        return {
+            "queues": [*sorted({handler.queue for handler in handlers})],
+            "slots": {pool.value: self._slots[pool] for pool in sorted({handler.pool for handler in handlers})},
+            "plugins": {plugin.name: plugin.version for plugin in self._registry.plugins},
+        }
+
     def _values(self) -> Iterable[tuple[str, str, float]]:
         """Name, help text and present value of what the metrics show."""
         yield "rmqjobs_jobs_running", "Jobs between start and settlement", self.running
@@ -196,6 +243,8 @@ class Worker:
         Returns:
             How many running jobs had to be interrupted.
         """
+        self._state = "draining"
+        self._beats.write()
         await self._consuming.stop()
         await self._ahead.stop(self._settings.publish_timeout)
         waiting = [case for lane in self._starting_lanes() for case in lane.take()]
@@ -208,6 +257,23 @@ class Worker:
         await self._until_idle(self._settings.publish_timeout)
         await self._close()
         return len(interrupted)
+
+    async def _report(self, stacks: bool) -> dict[str, Any]:
+        """How this worker is; if asked for, with the stacks of what runs."""
+        report = {"worker": self.name, **self._beats.report()}
+        return report | {"jobs": await self._presence.stacks()} if stacks else report
+
+    async def _switch(self, queue: str, pause: bool) -> None:
+        """Takes nothing more from a queue, and gives back what has not started; or takes jobs again."""
+        if not pause:
+            await self._consuming.resume(queue)
+            return
+        await self._consuming.pause(queue)
+        lane = self._lane_of_queue[queue]
+        waiting = [case for each in (lane, self._suspects) for case in each.take(lambda case: case.delivery.queue == queue)]
+        if lane is self._lanes[Pool.PROCESS]:
+            self._pools.shed(Interrupted("a queue is paused"))
+        await self._give_back_in_time(waiting)
 
     async def _give_back(self, case: Case) -> None:
         """Returns a job that has not started."""
@@ -228,6 +294,8 @@ class Worker:
         for task in self._beside:
             task.cancel()
         await asyncio.gather(*self._beside, return_exceptions=True)
+        self._state = "stopped"
+        self._beats.write()
         await self._journal.close()
         await self._pools.close()
         await self._consuming.close()
@@ -317,9 +385,12 @@ class Worker:
         """Claims before anything runs: a claimed job that kills its worker must not run before claiming has ended."""
         self._publishing.open()
         await self._declare(connection)
-        await self._claim(connection)
-        # Jobs that end faster than a busy loop connects would leave thousands of records waiting.
-        await self._publishing.until_connected(self._settings.publish_timeout)
+        await asyncio.gather(
+            self._claim(connection),
+            self.orders.follow(connection),
+            # Jobs that end faster than a busy loop connects would leave thousands of records waiting.
+            self._publishing.until_connected(self._settings.publish_timeout),
+        )
 
     async def _claim(self, connection: Connection) -> None:
         """Takes over jobs that were published before anybody knew their type."""

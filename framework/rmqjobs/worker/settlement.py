@@ -14,7 +14,7 @@ from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.errors import BrokerBlocked, BrokerGone, InvalidJob, PublishTimeout, RmqJobsError
 from rmqjobs.failures import Failure, failure_of
 from rmqjobs.plugins import Registry
-from rmqjobs.retry import Counters, Dead, DeadReason, Done, RetryIn, Returned, Skipped, Snoozed, Verdict
+from rmqjobs.retry import Cancelled, Counters, Dead, DeadReason, Done, RetryIn, Returned, Skipped, Snoozed, Verdict
 from rmqjobs.topology import Names
 from rmqjobs.wire import deadletters
 from rmqjobs.wire.jobs import Envelope, Message, Reply, again, kept_headers, reply, resend, smaller
@@ -104,7 +104,7 @@ class Settlement:
         """What must be in RabbitMQ before the delivery is acknowledged: first the job's next message, then a reply."""
         replies = self._replies(case, verdict) if case.delivery.properties.reply_to else []
         match verdict:
-            case Done() | Skipped():
+            case Done() | Skipped() | Cancelled():
                 return replies
             case RetryIn(delay, counters):
                 return [self._again(case, counters, delay, failed=True)]
@@ -149,10 +149,14 @@ class Settlement:
             case Done():
                 return [reply(case.delivery, case.envelope, "done", case.result, max_body=self._max_body)]
             case Dead(reason):
-                content = {"reason": reason.value}
-                return [reply(case.delivery, case.envelope, "dead", content, max_body=self._max_body)]
+                return [self._given_up(case.delivery, case.envelope, reason.value)]
+            case Cancelled():
+                return [self._given_up(case.delivery, case.envelope, "cancelled")]
             case _:
                 return []
+
+    def _given_up(self, delivery: Delivery, envelope: Envelope, reason: str) -> Message:
+        return reply(delivery, envelope, "dead", {"reason": reason}, max_body=self._max_body)
 
     async def _publish(self, message: Message, case: Case) -> bool:
         """Publishes until confirmed; gives up only when the job is no longer ours to settle.

@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from types import CodeType, FrameType
 
@@ -17,6 +18,7 @@ log = logging.getLogger("rmqjobs.worker")
 
 LIMIT = 1.0  # seconds without a beat
 _BEAT = 0.25
+RECENT = 20  # beats
 
 
 class Watchdog:
@@ -38,6 +40,7 @@ class Watchdog:
         self._loop_thread = 0
         self._ended = threading.Event()
         self.worst = 0.0  # seconds, since the last time somebody asked
+        self._latest = deque([0.0], maxlen=RECENT)
 
     async def run(self) -> None:
         """Beats until cancelled, while a thread watches the beats."""
@@ -49,7 +52,9 @@ class Watchdog:
             while True:
                 await asyncio.sleep(_BEAT)
                 now = time.monotonic()
-                self.worst = max(self.worst, now - self._beat_at - _BEAT)
+                late = now - self._beat_at - _BEAT
+                self.worst = max(self.worst, late)
+                self._latest.append(late)
                 self._beat_at = now
         finally:
             self._ended.set()
@@ -58,6 +63,11 @@ class Watchdog:
         """The longest time the loop was late, since the last call."""
         worst, self.worst = self.worst, 0.0
         return worst
+
+    @property
+    def recent_lag(self) -> float:
+        """The longest time in seconds that the loop was late, in the last five seconds."""
+        return max(self._latest)
 
     def _watch(self) -> None:
         said_of = 0.0

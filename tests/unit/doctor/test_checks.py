@@ -1,12 +1,13 @@
 """Every finding of the doctor, from facts alone: what is seen, how bad it is, what mends it."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from rmqjobs import Settings
+from rmqjobs.control import Verb, Word
 from rmqjobs.doctor.checks import Finding, Patient, Severity, examine
 from rmqjobs.doctor.facts import Facts, ManagementFacts, QueueFacts
 from rmqjobs.topology import Names, build
@@ -149,3 +150,18 @@ def test_mending_commands_say_where() -> None:
     patient = Patient(without("rmqjobs.demo"), Settings(), HANDLERS, TOPOLOGY, "--prefix other")
     (finding,) = (each for each in examine(patient) if each.severity is E)
     assert finding.mend == "rmqjobs topology apply --prefix other"
+
+
+def test_a_paused_queue_is_told_with_who_and_why_and_needs_no_consumer() -> None:
+    said = Word(Verb.PAUSE, "demo", datetime(2027, 1, 1, tzinfo=UTC), "ann", "disk full")
+    facts = replace(with_queue(NAMES.queue("demo"), 7, 0), paused={"demo": said})
+    assert wrong(facts) == [("paused", Severity.WARNING)]
+    (found,) = [each for each in findings(facts) if each.check == "paused"]
+    assert "by ann, because: disk full; jobs waiting: 7" in found.evidence
+    assert found.mend == "rmqjobs queues resume demo"
+
+
+def test_streams_that_cannot_be_read() -> None:
+    facts = replace(FACTS, deaf={NAMES.control: "it does not answer", NAMES.journal: "gone"})
+    assert wrong(facts) == [("streams", Severity.ERROR)] * 2
+    assert "workers do not hear operators" in findings(facts)[4].summary

@@ -31,14 +31,14 @@ def test_a_dead_letter_says_why_and_keeps_the_body() -> None:
 
 
 def test_a_replay_starts_afresh_and_is_counted() -> None:
-    message = deadletters.replay(NAMES, dead(), deadletters.read(dead(), "mail"))
+    message = deadletters.replay(NAMES, dead(), deadletters.read(dead(), "mail"), at=NOW)
     assert (message.exchange, message.routing_key, message.body, message.message_id) == (
         "rmqjobs.jobs",
         "mail.send",
         b"\xffodd",
         "7",
     )
-    assert message.headers == {"tenant": "acme", h.SCHEDULED_FOR: 1, h.REPLAYS: 1}
+    assert message.headers == {"tenant": "acme", h.SCHEDULED_FOR: 1, h.REPLAYS: 1, h.REPLAYED_AT: h.milliseconds(NOW)}
     assert deadletters.read(received(message), "mail").replays == 1
 
 

@@ -1,0 +1,60 @@
+"""Who is there: workers that answer, and workers and schedulers that the journal has heard of lately."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rmqjobs.control import Verb
+from rmqjobs.errors import BrokerError
+from rmqjobs.events import Event, EventKind
+from rmqjobs.journal import follow
+from rmqjobs.operations.operator import operator
+from rmqjobs.settings import Settings
+
+REMEMBERED = timedelta(minutes=10)
+BEATS_MISSED = 3  # beats without a sign, after which it counts as lost
+KINDS = (EventKind.WORKER, EventKind.SCHEDULER)
+
+
+async def roster(settings: Settings, *, by: str, within: timedelta) -> list[dict[str, Any]]:
+    """How each worker and scheduler is, by name; those that did not answer with `seen_at`, the time of their last beat.
+
+    Args:
+        settings: The broker, and the prefix.
+        by: Who asks.
+        within: How long to wait for answers.
+
+    Raises:
+        BrokerError: The broker is not there, or refuses us.
+    """
+    async with operator(settings, by=by) as at_work:
+        answers, beats = await asyncio.gather(at_work.ask(Verb.PING, within=within), latest_beats(settings))
+    live = {answer["worker"]: answer for answer in answers}
+    now = datetime.now(UTC)
+    remembered = {name: of_beat(beat, now, settings.beat_interval) for name, beat in beats.items() if name not in live}
+    return [report for _, report in sorted((live | remembered).items())]
+
+
+async def latest_beats(settings: Settings) -> dict[str, Event]:
+    """The last beat of each worker and scheduler of the last minutes; none where the journal cannot be read."""
+    found: dict[str, Event] = {}
+    start = (datetime.now(UTC) - REMEMBERED).isoformat()
+    try:
+        async with aclosing(follow(settings, start=start, stop_at_end=True)) as events:
+            async for event in events:
+                if event.kind in KINDS and event.at >= datetime.now(UTC) - REMEMBERED:
+                    found[event.source] = event
+    except BrokerError:
+        pass
+    return found
+
+
+def of_beat(beat: Event, now: datetime, interval: timedelta) -> dict[str, Any]:
+    """What a beat says about whoever wrote it; `lost` when the next ones have not come."""
+    report = {"worker": beat.source, **beat.data, "seen_at": beat.at.isoformat()}
+    if report.get("state") != "stopped" and now - beat.at > interval * BEATS_MISSED:
+        report["state"] = "lost"
+    return report
