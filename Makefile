@@ -9,7 +9,7 @@ need_broker := tests/proof tests/faults tests/acceptance tests/broker plugins
 with_broker = $(run) pytest -q -n 8 --dist loadfile --no-loadscope-reorder $(need_broker) || { [ -n "$$CI" ] && \
 	$(run) pytest -q --last-failed --last-failed-no-failures none $(need_broker); }
 
-.PHONY: help setup broker peers demo test test-4 release faults soak soak-steady bench bench-quick bench-schedules check unit reference format
+.PHONY: help setup broker peers demo test test-4 release faults soak soak-steady bench bench-quick bench-readmodel bench-schedules check unit reference format
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ soak-steady: broker ## Ten million jobs published and drained at once: memory th
 bench bench-quick: broker peers ## Beside Celery, Dramatiq, taskiq, FastStream and BullMQ: ratios; `bench` writes the page, `bench-quick` takes two minutes
 	@[ ! -x .tools/rabbitmq-4/rabbitmq-server ] || export RMQJOBS_RABBITMQ=$(CURDIR)/.tools/rabbitmq-4; \
 	$(run) benchmarks $(if $(filter bench-quick,$@),--quick)
+
+bench-readmodel: setup ## How fast the read model takes records, and answers about 300,000 jobs
+	@$(run) benchmarks.readmodel 300000
 
 bench-schedules: broker ## The scheduler with 5,000 schedules, 1,000 of them due in one second
 	@.venv/bin/python benchmarks/schedules.py

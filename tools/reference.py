@@ -24,7 +24,7 @@ COMMANDS = (
     "publish", "events", "jobs", "jobs show", "jobs why", "jobs logs", "jobs wait", "jobs list",
     "jobs cancel", "queues", "queues list", "queues show", "queues pause", "queues resume", "queues drain", "queues purge",
     "queues move", "workers", "workers list", "workers show", "workers ping", "workers stacks", "workers drain",
-    "workers resume", "workers stop",
+    "workers resume", "workers stop", "web",
     "dlq", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq drop", "dlq restore",
     "plugins", "plugins list", "plugins check", "topology", "topology show", "topology apply",
     "topology permissions", "doctor",

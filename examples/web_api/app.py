@@ -6,14 +6,17 @@ It needs the payloads of the video plugin, but not its handlers, no ffmpeg and n
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.sse import EventSourceResponse
 
 from rmqjobs import AsyncPublisher
 from rmqjobs.errors import BrokerError, InvalidJob, PublishError
+from rmqjobs.tracking import Life
 from rmqjobs_video.payloads import TranscodeVideo
 
 
@@ -40,10 +43,30 @@ async def upload(video: TranscodeVideo, request: Request, response: Response) ->
 async def look(job_id: str, request: Request) -> dict[str, object]:
     """Where a job is, from the journal: the `Location` of the 202."""
     life = await request.app.state.jobs.job(job_id).life()
-    if life is None:  # it waits, and nobody has written a record yet
-        return {"job": job_id, "state": "unknown"}
+    return shown(life) if life is not None else {"job": job_id, "state": "unknown"}  # it waits, and no record is written yet
+
+
+@app.get("/jobs/{job_id}/changes", response_class=EventSourceResponse)
+async def watch(job_id: str, request: Request) -> AsyncIterator[dict[str, object]]:
+    """The same again and again, as server-sent events, until the job has ended."""
+    async with aclosing(request.app.state.jobs.job(job_id).changes()) as lives:
+        async for life in lives:
+            yield shown(life)
+            if life.state(datetime.now(UTC)).is_end:
+                return
+
+
+@app.get("/")
+async def page() -> FileResponse:
+    """A page that uploads a video and shows how far it is."""
+    return FileResponse(Path(__file__).with_name("page.html"))
+
+
+def shown(life: Life) -> dict[str, object]:
+    """What the caller may know of a job."""
     progress = next((record.data for record in reversed(life.records) if record.kind == "progress"), None)
-    return {"job": job_id, "state": life.state(datetime.now(UTC)), "attempts": life.attempts, "progress": progress}
+    state = life.state(datetime.now(UTC))
+    return {"job": life.id, "state": state, "attempts": life.attempts, "progress": progress, "because": life.because}
 
 
 @app.exception_handler(InvalidJob)

@@ -6,9 +6,9 @@ Pauses and cancels are lasting: a worker that starts tomorrow reads what was sai
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 CANCEL_KEPT = timedelta(days=30)  # how long a cancelled job may still come, unless something else is said
 
@@ -25,17 +25,11 @@ class Verb(StrEnum):
     UNDRAIN = "undrain"
     STOP = "stop"
 
-    @property
-    def is_lasting(self) -> bool:
-        """Whether it counts for workers that start later, too."""
-        return self in _LASTING
+
+LASTING = frozenset({Verb.PAUSE, Verb.RESUME, Verb.CANCEL})  # these count for workers that start later, too
 
 
-_LASTING = frozenset({Verb.PAUSE, Verb.RESUME, Verb.CANCEL})
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """One thing that an operator said.
 
     Args:

@@ -189,6 +189,15 @@ class Settings(BaseModel):
         None, ge=0, le=65_535, description="Where worker and scheduler serve /metrics, /livez and /readyz; 0 picks a free port"
     )
     metrics_host: str = Field("0.0.0.0", description="The address to serve them on; 127.0.0.1 for this machine only")  # noqa: S104
+    web_host: str = Field(
+        "127.0.0.1", description="The address that rmqjobs web listens on; any but this machine's needs web_token"
+    )
+    web_port: int = Field(8088, ge=0, le=65_535, description="The port that rmqjobs web listens on; 0 picks a free one")
+    web_token: str | None = Field(
+        None, min_length=16, repr=False, description="What requests to rmqjobs web have to bring, 16 characters or more"
+    )
+    web_model: str | None = Field(None, description="The file of the read model; by default one in the user's cache folder")
+    web_model_megabytes: int = Field(1_000, ge=10, description="How large that file may become; the oldest jobs go first")
     scheduler_missing_after: Duration = Field(
         timedelta(seconds=30), description="Workers warn when schedules exist and no scheduler is connected for this long"
     )
@@ -304,7 +313,7 @@ def _explain(name: str, source: str, detail: Mapping[str, Any]) -> tuple[str, st
     if detail["type"] == "extra_forbidden":
         return where, "there is no such setting", f"Settings are: {', '.join(Settings.model_fields)}"
     given, problem = detail["input"], detail["msg"].removeprefix("Value error, ").replace("tuple", "list")
-    value = mask_url(str(given)) if name == "url" else repr(given)
+    value = mask_url(str(given)) if name == "url" else "what is given" if name == "web_token" else repr(given)
     if isinstance(given, timedelta):
         value = f"{given.total_seconds():g}s"
     return where, f"{value} cannot be used: {problem}", Settings.model_fields[name].description or ""

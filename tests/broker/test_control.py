@@ -86,7 +86,7 @@ async def _ready(ann: Operator, queue: str, count: int) -> bool:
 
 
 async def test_a_pause_ends_by_itself(settings: Settings, ann: Operator) -> None:
-    await ann.pause("demo", until=datetime.now(UTC) + timedelta(seconds=2))
+    await ann.pause("demo", until=datetime.now(UTC) + timedelta(seconds=10))
     stage = Stage()
     async with publishing(settings) as jobs, working(stage, settings) as worker:
         assert "demo" in worker.orders.paused

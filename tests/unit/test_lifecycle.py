@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmqjobs.events import Event, EventKind
@@ -53,6 +53,7 @@ def test_the_state_of_a_job(records: list[Event], state: State | None) -> None:
     assert state_of(records, NOON + timedelta(minutes=1)) is state
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_order_and_any_repeats_end_in_the_same_state(data: st.DataObject) -> None:
     kinds = st.sampled_from(["published", "started", "progress", "log", "succeeded", "retried", "returned", "dead", "replayed"])

@@ -15,7 +15,7 @@ from typing import Any
 
 from rmqjobs.amqp.connection import Channel, Connection, resolve
 from rmqjobs.amqp.outlet import Outlet
-from rmqjobs.control import Standing, Word
+from rmqjobs.control import LASTING, Standing, Word
 from rmqjobs.errors import BrokerUnavailable
 from rmqjobs.topology import Names
 from rmqjobs.wire import control as wire
@@ -24,15 +24,16 @@ from rmqjobs.wire.jobs import Message
 log = logging.getLogger("rmqjobs.control")
 
 REPEAT_AFTER = 1_000  # messages that a reader may have to read besides what still counts
+REPEAT_WORDS = 10_000  # and words in them, or twice as many as still count
 PREFETCH = 1_000  # a stream consumer must have one
 READ_WITHIN = 5.0  # seconds; on RabbitMQ 3.10 a stream may be down for a minute after a crash
 SILENCE, TURNS = 0.03, 15  # nothing more is there after this many seconds, or this many times as long as an answer takes
 REPLY_TO = "amq.rabbitmq.reply-to"
 
-Hear = Callable[[Word, str | None], None]
+Hear = Callable[[Sequence[Word], str | None], None]
 
 
-def _ignore(_word: Word, _reply_to: str | None) -> None: ...
+def _ignore(_words: Sequence[Word], _reply_to: str | None) -> None: ...
 
 
 class ControlFeed:
@@ -40,7 +41,7 @@ class ControlFeed:
 
     Args:
         names: Has the name of the stream.
-        hear: Called with each word as it comes, and with where to answer it; also with those that were said before.
+        hear: Called with the words of each message, and with where to answer; also with those that were said before.
     """
 
     def __init__(self, names: Names, hear: Hear = _ignore) -> None:
@@ -49,12 +50,19 @@ class ControlFeed:
         self.standing = Standing()
         self.start = 0  # where a reader has to begin, by the last message
         self.next = 0  # the offset after the last message that was read
+        self._words = 0  # that a reader has to read
         self._arrived = asyncio.Event()
 
     @property
     def is_heard(self) -> bool:
         """Whether what is said now arrives here."""
         return self._channel is not None and self._channel.is_open
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a reader has to read much more than what still counts."""
+        words = max(REPEAT_WORDS, 2 * len(self.standing.cancels))
+        return self.next - self.start > REPEAT_AFTER or self._words > words
 
     async def follow(self, connection: Connection) -> None:
         """Reads what was said, and hears from then on what is said while this connection lives.
@@ -64,7 +72,7 @@ class ControlFeed:
         """
         if self.is_heard and self._channel is not None and self._channel.raw.connection is connection.raw:
             return
-        self.standing, self.start, self.next = Standing(), 0, 0  # the stream may have been made anew
+        self.standing, self.start, self.next, self._words = Standing(), 0, 0, 0  # the stream may have been made anew
         try:
             async with asyncio.timeout(READ_WITHIN):
                 await self._read(connection)
@@ -101,11 +109,13 @@ class ControlFeed:
     def _on_message(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         channel.basic_ack(method.delivery_tag)
         place = _offset(properties)
-        self.next, self.start = place + 1, max(self.start, wire.start_of(properties.headers))
-        for word in wire.decode(body, place):
-            if word.verb.is_lasting:
+        words, start = list(wire.decode(body, place)), wire.start_of(properties.headers)
+        self._words = len(words) + (self._words if start <= self.start else len(self.standing.cancels))
+        self.next, self.start = place + 1, max(self.start, start)
+        for word in words:
+            if word.verb in LASTING:
                 self.standing.take(word)
-            self._hear(word, properties.reply_to)
+        self._hear(words, properties.reply_to)
         self._arrived.set()
 
 
@@ -120,6 +130,7 @@ class Speaker:
     def __init__(self, connection: Connection, names: Names) -> None:
         self._connection, self._names = connection, names
         self._feed = ControlFeed(names)
+        self._repeating = asyncio.Lock()
 
     async def standing(self) -> Standing:
         """What counts now.
@@ -139,8 +150,9 @@ class Speaker:
         """
         await self.standing()
         await self._publish(wire.messages(self._names, words, start=self._feed.start))
-        if self._feed.next - self._feed.start > REPEAT_AFTER:
-            await self._repeat()
+        async with self._repeating:
+            if self._feed.is_long:
+                await self._repeat()
 
     async def ask(self, word: Word, within: timedelta, *, answers: int | None = None) -> list[bytes]:
         """Says something to running workers, and returns what they answer.
@@ -174,10 +186,11 @@ class Speaker:
 
     async def _repeat(self) -> None:
         """Repeats all that still counts, so that a reader may begin here."""
-        feed, words = self._feed, self._feed.standing.words(datetime.now(UTC))
-        *others, last = wire.repetition(self._names, words, start=feed.start, new_start=feed.next)
+        feed, words, new_start = self._feed, self._feed.standing.words(datetime.now(UTC)), self._feed.next
+        *others, last = wire.repetition(self._names, words, start=feed.start, new_start=new_start)
         await self._publish(others)
         await self._publish([last])
+        feed.start = max(feed.start, new_start)
 
     async def _publish(self, messages: Sequence[Message]) -> None:
         outlet = Outlet(self._connection, await self._connection.channel())

@@ -6,6 +6,9 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from rmqjobs.cli.confirming import confirm
 from rmqjobs.cli.errors import FAILED, PARTLY, USAGE, fail, say
@@ -22,7 +25,14 @@ STOPPED_WITHIN = 10.0  # seconds; a thread that does not return to Python is nam
 _LOOK_EVERY = 0.3
 
 
-def cancel(ids: list[str], /, *, because: str = "", yes: Yes = False, common: Common | None = None) -> int:
+def cancel(
+    ids: Annotated[list[str], Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    because: str = "",
+    yes: Yes = False,
+    common: Common | None = None,
+) -> int:
     """Cancel jobs: those that wait or are delayed do not run, those that run are stopped as their pool can.
 
     Parameters
@@ -38,6 +48,8 @@ def cancel(ids: list[str], /, *, because: str = "", yes: Yes = False, common: Co
     given = [line.strip() for line in sys.stdin if line.strip()] if ids == ["-"] else ids
     if not given:
         fail("no id is given", USAGE)
+    if unknown := [each for each in given if each.startswith("-")]:
+        fail(f"{unknown[0]!r} is neither an option nor an id", USAGE)
     lives = [the_one(settings, given[0], must_be_known=False)] if len(given) == 1 else asyncio.run(find_all(settings, given))
     ended = [life for life in lives if life.records and life.state(now).is_end]
     for life in ended:

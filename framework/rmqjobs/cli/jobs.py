@@ -12,6 +12,7 @@ from rmqjobs.cli.errors import GIVEN_UP, NOT_FOUND, TIMED_OUT, USAGE, fail, say
 from rmqjobs.cli.options import Common, as_duration
 from rmqjobs.cli.output import clean, console, print_json, print_json_line
 from rmqjobs.events import EventKind
+from rmqjobs.lifecycle import State
 from rmqjobs.wire.events import as_record
 from rmqjobs.wire.values import as_json
 
@@ -40,8 +41,8 @@ def show(id: str, /, *, json: bool = False, common: Common | None = None) -> Non
     json
         Print JSON, with every record of the journal about it.
     """
-    life = the_one((common or Common()).settings(), id)
-    now = datetime.now(UTC)
+    settings = (common or Common()).settings()
+    life, now = the_one(settings, id), datetime.now(UTC)
     if json:
         print_json(_record(life, now))
         return
@@ -64,7 +65,7 @@ def show(id: str, /, *, json: bool = False, common: Common | None = None) -> Non
         text = clean(value) if value != "" else "-"
         coloured = f"[{_COLOURS.get(text, 'cyan')}]{text}[/]" if name == "state" else text
         terminal.print(f"[bold]{name:<{width}}[/bold]  {coloured}")
-    if hint := outlook(life, now):
+    if hint := outlook(life, now, _lost_since(settings, life, now)):
         terminal.print(hint)
 
 
@@ -79,13 +80,13 @@ def why(id: str, /, *, common: Common | None = None) -> None:  # noqa: A002
     """
     from rmqjobs.tracking.story import outlook, story  # noqa: PLC0415 - as below
 
-    life = the_one((common or Common()).settings(), id)
-    now, terminal = datetime.now(UTC), console()
+    settings = (common or Common()).settings()
+    life, now, terminal = the_one(settings, id), datetime.now(UTC), console()
     state = life.state(now).value
     terminal.print(f"[bold]{clean(life.id)}[/bold]  {clean(life.type)}  [{_COLOURS.get(state, 'cyan')}]{state}[/]")
     for moment in story(life):
         terminal.print(f"[dim]{_clock(moment.at)}[/dim]  {clean(moment.text)}")
-    if hint := outlook(life, now):
+    if hint := outlook(life, now, _lost_since(settings, life, now)):
         terminal.print(hint)
 
 
@@ -153,6 +154,15 @@ def the_one(settings: Settings, beginning: str, *, must_be_known: bool = True) -
         some = ", ".join(life.id for life in lives[:3]) + (", …" if len(lives) > 3 else "")  # noqa: PLR2004 - as shown
         fail(f"{beginning!r} is the beginning of {len(lives):,} jobs: {some}", USAGE)
     return (exact or lives)[0]
+
+
+def _lost_since(settings: Settings, life: Life, now: datetime) -> datetime | None:
+    """When the worker that runs the job gave its last sign of life, if that is too long ago."""
+    if life.state(now) is not State.RUNNING:
+        return None
+    from rmqjobs.operations.roster import latest_beats, lost_since  # noqa: PLC0415 - as above
+
+    return lost_since(asyncio.run(latest_beats(settings)), life, now, settings.beat_interval)
 
 
 async def _end_of(settings: Settings, job_id: str, seconds: float | None) -> Life:

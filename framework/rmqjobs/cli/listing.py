@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -16,11 +15,11 @@ from rich.live import Live
 from rmqjobs.cli.errors import USAGE, fail, say
 from rmqjobs.cli.options import Common, Flag, as_duration
 from rmqjobs.cli.output import age, clean, console, print_json, print_table, shortened, table_of
-from rmqjobs.cli.progress import progress
+from rmqjobs.cli.progress import reading
 from rmqjobs.lifecycle import SKEW, State
 from rmqjobs.readmodel import schema
 from rmqjobs.readmodel.filters import KEYS, JobFilter, parse
-from rmqjobs.readmodel.follower import Follower
+from rmqjobs.readmodel.follower import Follower, Progress, ignore
 from rmqjobs.readmodel.queries import Count, JobRow, Page
 from rmqjobs.settings import Settings
 
@@ -78,8 +77,8 @@ def list_(
 
 
 async def _once(settings: Settings, which: JobFilter, start: datetime, limit: int) -> tuple[Page, Count]:
-    with progress("read the journal, in percent", 100) as advance:
-        follower = await _opened(settings, start, _percents(advance))
+    with reading("read the journal") as move:
+        follower = await _opened(settings, start, move)
         try:
             await follower.catch_up()
             return await follower.ask(lambda queries: (queries.jobs(which, limit=limit), queries.count(which)))
@@ -99,26 +98,10 @@ async def _watch(settings: Settings, which: JobFilter, start: datetime, limit: i
             await asyncio.sleep(_REFRESH)
 
 
-async def _opened(
-    settings: Settings, start: datetime, move: Callable[[int, int], None] = lambda _offset, _end: None
-) -> Follower:
+async def _opened(settings: Settings, start: datetime, move: Progress = ignore) -> Follower:
     follower = Follower(settings, schema.MEMORY, start=(start - SKEW).isoformat(), progress=move)
     await follower.open()
     return follower
-
-
-def _percents(advance: Callable[[int], None]) -> Callable[[int, int], None]:
-    """Turns offsets into steps of a percent."""
-    first, done = -1, 0
-
-    def move(offset: int, end: int) -> None:
-        nonlocal first, done
-        first = offset if first < 0 else first
-        percent = 100 * (offset - first) // max(end - first, 1)
-        advance(percent - done)
-        done = percent
-
-    return move
 
 
 def _quoted(word: str) -> str:

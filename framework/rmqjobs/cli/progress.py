@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -32,6 +32,26 @@ def progress(verb: str, total: int) -> Iterator[Advance]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(verb, total=total)
         yield lambda count: bar.advance(task, count)
+
+
+@contextmanager
+def reading(verb: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows how far a stream is read, in percent; call the result with each place, and with the last one of all."""
+    with ExitStack() as stack:
+        first, done = 0, 0
+        advance: Advance | None = None
+
+        def move(offset: int, end: int) -> None:
+            nonlocal first, done, advance
+            if advance is None:
+                first, advance = offset, stack.enter_context(progress(f"{verb}, in percent", 100))
+            percent = 100 * (offset - first) // max(end - first, 1)
+            advance(percent - done)
+            done = percent
+            if offset >= end:
+                stack.close()
+
+        yield move
 
 
 class _Lines:

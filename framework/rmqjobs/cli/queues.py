@@ -43,7 +43,7 @@ def list_(*, json: Flag = False, common: Common | None = None) -> None:
     """
     found = _of_all((common or Common()).settings())
     if json:
-        print_json([_record(each) for each in found])
+        print_json([each.record for each in found])
         return
     if not found:
         say(f"no work queue was found. {WHERE_TO_LOOK}")
@@ -64,7 +64,7 @@ def show(queue: str, /, *, json: Flag = False, common: Common | None = None) -> 
     """
     found = _known((common or Common()).settings(), queue)
     if json:
-        print_json(_record(found))
+        print_json(found.record)
         return
     print_table(("field", "value"), ({"field": name, "value": value} for name, value in _row(found).items()))
 
@@ -264,7 +264,7 @@ def _is_dry(deed: str, *, dry: bool) -> bool:
 
 
 def _row(state: QueueState) -> dict[str, object]:
-    return _record(state) | {
+    return state.record | {
         "arriving": None if state.arriving is None else f"{state.arriving:.1f}/s",
         "leaving": None if state.leaving is None else f"{state.leaving:.1f}/s",
         "paused": _words(state.paused) if state.paused else None,
@@ -274,10 +274,3 @@ def _row(state: QueueState) -> dict[str, object]:
 def _words(word: Word) -> str:
     until = f", until {word.until.astimezone():%H:%M:%S %Z}" if word.until else ""
     return f"{age(word.at)} {word}{until}"
-
-
-def _record(state: QueueState) -> dict[str, Any]:
-    """The JSON of a queue: a contract."""
-    word = state.paused
-    paused = {"at": word.at, "by": word.by, "because": word.because, "until": word.until} if word else None
-    return {name: getattr(state, name) for name in _COLUMNS} | {"paused": paused}

@@ -14,16 +14,14 @@ from cyclopts import Parameter
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
-from rmqjobs.amqp.asking import ask
 from rmqjobs.cli import planned
 from rmqjobs.cli.errors import INVALID, NOT_FOUND, fail, say
 from rmqjobs.cli.known import who
 from rmqjobs.cli.options import Common, Flag, as_duration
 from rmqjobs.cli.output import print_json, print_table
 from rmqjobs.errors import ConfigurationError
+from rmqjobs.operations.schedules import ask_scheduler
 from rmqjobs.schedule import schedule_of, short
-from rmqjobs.topology import Names
-from rmqjobs.wire import scheduling as wire
 
 app = cyclopts.App(name="schedules", help="Schedules: see what is planned, and ask the active scheduler to do things.")
 app.command(planned.next_, name="next")
@@ -212,13 +210,12 @@ def remove(name: str, /, *, asking: Asking | None = None, common: Common | None 
 
 def _ask(common: Common | None, asking: Asking | None, verb: str, arguments: Mapping[str, JsonValue]) -> dict[str, Any]:
     settings = (common or Common()).settings(lenient=True)  # a broken file must not keep an operator from pausing
-    limit, queue = as_duration("--timeout", (asking or Asking()).timeout), Names(settings.prefix).scheduler
+    limit = as_duration("--timeout", (asking or Asking()).timeout)
     if not _SHORTEST <= limit <= _LONGEST:
         raise ConfigurationError(
             "--timeout", f"{short(limit)} is out of range", f"From {short(_SHORTEST)} to {short(_LONGEST)}"
         )
-    body = wire.command(verb, arguments)
-    answer = wire.read_answer(asyncio.run(ask(settings, queue, wire.COMMAND, body, by=who(), timeout=limit)))
+    answer = asyncio.run(ask_scheduler(settings, verb, arguments, by=who(), timeout=limit))
     if "error" in answer:
         fail(f"{answer['code']} {answer['error']}", NOT_FOUND if answer.get("unknown") else INVALID)
     return {**answer["ok"], "standbys": answer.get("standbys")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,6 +47,13 @@ class QueueState:
     arriving: float | None = None
     leaving: float | None = None
     paused: Word | None = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Its JSON: a contract."""
+        word = self.paused
+        paused = {"at": word.at, "by": word.by, "because": word.because, "until": word.until} if word else None
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"paused": paused}
 
 
 async def states(operator: Operator, known: Iterable[str]) -> list[QueueState]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,8 +12,10 @@ from rmqjobs.control import Verb
 from rmqjobs.errors import BrokerError
 from rmqjobs.events import Event, EventKind
 from rmqjobs.journal import follow
+from rmqjobs.lifecycle import State
 from rmqjobs.operations.operator import operator
 from rmqjobs.settings import Settings
+from rmqjobs.tracking import Life
 
 REMEMBERED = timedelta(minutes=10)
 BEATS_MISSED = 3  # beats without a sign, after which it counts as lost
@@ -52,9 +55,29 @@ async def latest_beats(settings: Settings) -> dict[str, Event]:
     return found
 
 
+def lost_since(beats: Mapping[str, Event], life: Life, now: datetime, interval: timedelta) -> datetime | None:
+    """When the worker that runs a job gave its last sign of life, if that is too long ago.
+
+    Args:
+        beats: The last beat of each worker, by its name.
+        life: The job's.
+        now: When it is asked, aware.
+        interval: The time between two beats.
+    """
+    beat = beats.get(life.records[-1].source)
+    if life.state(now) is not State.RUNNING or beat is None or beat.data.get("state") == "stopped":
+        return None
+    return beat.at if is_lost(beat.at, now, interval) else None
+
+
 def of_beat(beat: Event, now: datetime, interval: timedelta) -> dict[str, Any]:
     """What a beat says about whoever wrote it; `lost` when the next ones have not come."""
     report = {"worker": beat.source, **beat.data, "seen_at": beat.at.isoformat()}
-    if report.get("state") != "stopped" and now - beat.at > interval * BEATS_MISSED:
+    if report.get("state") != "stopped" and is_lost(beat.at, now, interval):
         report["state"] = "lost"
     return report
+
+
+def is_lost(seen_at: datetime, now: datetime, interval: timedelta) -> bool:
+    """Whether too many beats are missing since the last one."""
+    return now - seen_at > interval * BEATS_MISSED

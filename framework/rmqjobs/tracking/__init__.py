@@ -4,6 +4,6 @@
 """
 
 from rmqjobs.tracking.handle import AsyncTrackedJob, TrackedJob
-from rmqjobs.tracking.reading import Life, find, find_all, until_ended
+from rmqjobs.tracking.reading import Life, changes, find, find_all, until_ended
 
-__all__ = ["AsyncTrackedJob", "Life", "TrackedJob", "find", "find_all", "until_ended"]
+__all__ = ["AsyncTrackedJob", "Life", "TrackedJob", "changes", "find", "find_all", "until_ended"]

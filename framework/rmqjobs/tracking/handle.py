@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from rmqjobs.errors import NoResult
 from rmqjobs.lifecycle import State
 from rmqjobs.settings import Settings
-from rmqjobs.tracking.reading import Life, find, until_ended
+from rmqjobs.tracking.reading import Life, changes, find, until_ended
 
 
 class AsyncTrackedJob:
@@ -38,6 +38,14 @@ class AsyncTrackedJob:
         """Where it is; None while nothing is known of it: it waits for its first worker, or was never published."""
         life = await self.life()
         return life.state(datetime.now(UTC)) if life is not None else None
+
+    def changes(self) -> AsyncGenerator[Life, None]:
+        """Its life as it is known now, and again whenever more is known, for ever: for a page that shows progress.
+
+        Raises:
+            BrokerError: The journal cannot be read.
+        """
+        return changes(self._settings, self.id)
 
     async def result(self, timeout: timedelta) -> JsonValue:
         """Waits until it is done, and returns what its handler returned.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -89,20 +89,36 @@ async def find_all(settings: Settings, job_ids: Collection[str]) -> list[Life]:
     return [Life(job_id, in_order(records)) for job_id, records in found.items()]
 
 
+async def changes(settings: Settings, job_id: str) -> AsyncGenerator[Life, None]:
+    """A job's life as it is known now, and again whenever more is known, for ever. Nothing comes while nothing is known.
+
+    Raises:
+        BrokerError: The journal cannot be read.
+    """
+    began = datetime.now(UTC)
+    (life,) = await find_all(settings, [job_id])
+    async with aclosing(follow(settings, start=(began - MARGIN).isoformat(), about=job_id)) as newer:
+        while True:
+            if life.records:
+                yield life
+            known = len(life.records)
+            while len(life.records) == known:  # what is read twice says nothing new
+                event = await anext(newer)
+                if event.job == job_id:
+                    life = Life(job_id, in_order([*life.records, event]))
+
+
 async def until_ended(settings: Settings, job_id: str) -> Life:
     """Waits until a job has ended, for as long as that takes; a replayed one has not.
 
     Raises:
         BrokerError: The journal cannot be read.
     """
-    began = datetime.now(UTC)
-    records = [record for life in await find(settings, job_id) if life.id == job_id for record in life.records]
-    async with aclosing(follow(settings, start=(began - MARGIN).isoformat(), about=job_id)) as newer:
-        while not (records and (life := Life(job_id, records)).state(datetime.now(UTC)).is_end):
-            event = await anext(newer)
-            if event.job == job_id:
-                records = in_order([*records, event])
-    return life
+    async with aclosing(changes(settings, job_id)) as lives:
+        async for life in lives:
+            if life.state(datetime.now(UTC)).is_end:
+                return life
+    raise AssertionError("a job changes for ever")
 
 
 def _place_of(job_id: str) -> str:

@@ -56,8 +56,14 @@ _ENDS_OF_RUNS = frozenset(
 )
 
 
-def outlook(life: Life, now: datetime) -> str:
-    """What comes next, or that nothing does, in a sentence."""
+def outlook(life: Life, now: datetime, lost_since: datetime | None = None) -> str:
+    """What comes next, in a sentence; empty when nothing does.
+
+    Args:
+        life: The job's.
+        now: When it is asked, aware.
+        lost_since: When the worker that runs it gave its last sign of life, if that is too long ago.
+    """
     latest = life.records[-1]
     due = due_at(latest)
     where = f"in queue {life.queue!r}" if life.queue else "for a worker"
@@ -67,11 +73,19 @@ def outlook(life: Life, now: datetime) -> str:
         State.DELAYED: due_in,
         State.RETRYING: due_in,
         State.QUEUED: waiting,
-        State.RUNNING: f"it has run for {_length(now - _started(life))} on {latest.source}",
+        State.RUNNING: _running(life, now, lost_since),
         State.DEAD: f"an operator decides. See: rmqjobs dlq show {life.id}",
         State.DROPPED: f"nothing, unless it is restored within 30 days: rmqjobs dlq restore {life.id}",
     }.get(life.state(now), "")
     return f"next: {comes}" if comes else ""
+
+
+def _running(life: Life, now: datetime, lost_since: datetime | None) -> str:
+    worker = life.records[-1].source
+    if lost_since is None:
+        return f"it has run for {_length(now - _started(life))} on {worker}"
+    back = "when RabbitMQ notices that, within three heartbeats, another worker gets the job"
+    return f"{worker} has given no sign of life since {lost_since.astimezone():%H:%M:%S}; {back}"
 
 
 def _started(life: Life) -> datetime:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rmqjobs.amqp.connection import Connection
 from rmqjobs.amqp.controlling import ControlFeed
-from rmqjobs.control import Verb, Word
+from rmqjobs.control import LASTING, Verb, Word
 from rmqjobs.errors import BrokerError, JobCancelled
 from rmqjobs.execution import Run
 from rmqjobs.topology import Names
@@ -120,24 +120,27 @@ class Orders:
 
     # -- what is said
 
-    def _hear(self, word: Word, reply_to: str | None) -> None:
-        if word.verb is Verb.CANCEL:
+    def _hear(self, words: Sequence[Word], reply_to: str | None) -> None:
+        cancelled = {word.subject: word for word in words if word.verb is Verb.CANCEL}
+        if cancelled:
             self.has_cancels = True
-            self._stop(word)
-        elif word.verb.is_lasting:
+            self._stop(cancelled)
+        if len(cancelled) < len(words):
             self._changed.set()
-        elif self._worker.startswith(word.subject) and not self._is_late(word):
-            task = asyncio.create_task(self._answer(word, reply_to))
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+        for word in words:
+            if word.verb not in LASTING and self._worker.startswith(word.subject) and not self._is_late(word):
+                task = asyncio.create_task(self._answer(word, reply_to))
+                self._answering.add(task)
+                task.add_done_callback(self._answering.discard)
 
     def _is_late(self, word: Word) -> bool:
         return (word.until or word.at + FRESH) <= datetime.now(UTC)
 
-    def _stop(self, word: Word) -> None:
-        for run in [run for run in self._running() if run.job.id == word.subject]:
-            log.info("cancelled", extra={"job": run.job.id, "type": run.job.type, "by": word.by, "why": word.because})
-            run.stop(JobCancelled(f"cancelled {word}"))
+    def _stop(self, cancelled: Mapping[str, Word]) -> None:
+        for run in list(self._running()):
+            if (word := cancelled.get(run.job.id)) is not None:
+                log.info("cancelled", extra={"job": run.job.id, "type": run.job.type, "by": word.by, "why": word.because})
+                run.stop(JobCancelled(f"cancelled {word}"))
 
     async def _answer(self, word: Word, reply_to: str | None) -> None:
         try:
