@@ -19,7 +19,7 @@ from tests.helpers import Act, Note, Stage, publishing, until, working
 @asynccontextmanager
 async def serving(settings: Settings, path: Path) -> AsyncIterator[httpx2.AsyncClient]:
     mine = settings.model_copy(update={"web_model": str(path)})
-    app = application(Site(mine), ["demo"])
+    app = application(Site(mine), tuple(Stage().registry.handlers.values()))
     async with (
         app.router.lifespan_context(app),
         httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://127.0.0.1") as client,

@@ -1,4 +1,4 @@
-"""`rmqjobs web`: serves the HTTP API until it is told to stop."""
+"""`rmqjobs web`: serves the dashboard and the HTTP API until it is told to stop."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from rmqjobs.cli import logs
-from rmqjobs.cli.known import work_queues
 from rmqjobs.cli.options import Common
 from rmqjobs.cli.progress import reading
 from rmqjobs.cli.signals import stop_by_signal
 from rmqjobs.errors import ConfigurationError, PluginError
+from rmqjobs.job import Handler
+from rmqjobs.plugins import load
 from rmqjobs.settings import Endpoint, Settings
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ STOP_WITHIN = 3  # seconds that open streams of events get
 
 
 def web(*, host: str | None = None, port: int | None = None, model: str | None = None, common: Common | None = None) -> None:
-    """Serve the HTTP API: jobs, queues, workers, schedules, and what happens now. Needs pip install 'rmqjobs[web]'.
+    """Serve the dashboard and the HTTP API. Needs pip install 'rmqjobs[web]'.
 
     Only this machine can ask, unless there is a token: RMQJOBS_WEB_TOKEN, sent as Authorization: Bearer TOKEN.
 
@@ -42,7 +43,7 @@ def web(*, host: str | None = None, port: int | None = None, model: str | None =
     """
     settings = (common or Common()).settings(web_host=host, web_port=port, web_model=model)
     logs.configure(settings.log_format)
-    missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
+    missing = [name for name in ("fastapi", "jinja2", "uvicorn") if find_spec(name) is None]
     if missing:
         raise ConfigurationError("web", f"{', '.join(missing)} is not installed", "Install it with: pip install 'rmqjobs[web]'")
     from rmqjobs.web.guard import is_loopback  # noqa: PLC0415 - what is not installed everywhere
@@ -63,7 +64,7 @@ def _serve(settings: Settings) -> None:
         where = f"{settings.web_host}:{settings.web_port}"
         raise ConfigurationError("web_port", f"{where} cannot be opened: {error}", "Choose another one") from None
     with listening, reading("read the journal") as move:
-        app = application(Site(settings, progress=move), _queues(settings))
+        app = application(Site(settings, progress=move), _handlers(settings))
         asyncio.run(_until_told(app, settings, listening))
 
 
@@ -81,9 +82,7 @@ async def _until_told(app: FastAPI, settings: Settings, listening: socket.socket
     serving = asyncio.create_task(server.serve([listening]))
     host, port = listening.getsockname()[:2]
     guarded = "a token" if settings.web_token else "this machine only"
-    log.info(
-        "serving", extra={"url": f"http://{Endpoint(host, port)}/api/jobs", "for": guarded, "broker": str(settings.broker)}
-    )
+    log.info("serving", extra={"url": f"http://{Endpoint(host, port)}/", "for": guarded, "broker": str(settings.broker)})
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
@@ -91,10 +90,10 @@ async def _until_told(app: FastAPI, settings: Settings, listening: socket.socket
     log.info("web stopped")
 
 
-def _queues(settings: Settings) -> list[str]:
-    """Of installed plugins; a server without plugins asks the management API alone."""
+def _handlers(settings: Settings) -> list[Handler]:
+    """Of installed plugins; a server without any knows queues from the management API alone."""
     try:
-        return work_queues(settings)
+        return list(load(settings.plugins, allowed=settings.allowed_plugins).handlers.values())
     except PluginError as error:
-        log.warning("continuing without the queues of plugins", extra={"because": str(error)})
+        log.warning("continuing without plugins", extra={"because": str(error)})
         return []

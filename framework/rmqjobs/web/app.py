@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
 from rmqjobs.errors import (
     AuthenticationFailed,
@@ -21,8 +23,11 @@ from rmqjobs.errors import (
     RmqJobsError,
     ScheduleError,
 )
-from rmqjobs.web import events, jobs, queues, schedules, workers
+from rmqjobs.job import Handler
+from rmqjobs.web import deeds, events, jobs, pages, queues, schedules, workers
+from rmqjobs.web.failures import Failures
 from rmqjobs.web.guard import Guard
+from rmqjobs.web.rendering import page
 from rmqjobs.web.site import Site
 
 _STATUS: tuple[tuple[type[RmqJobsError], int], ...] = (
@@ -38,18 +43,20 @@ _STATUS: tuple[tuple[type[RmqJobsError], int], ...] = (
 )
 
 
-def application(site: Site, known_queues: Sequence[str]) -> FastAPI:
+def application(site: Site, handlers: Sequence[Handler] = ()) -> FastAPI:
     """The application of a site.
 
     Args:
         site: What it has.
-        known_queues: Work queues of installed plugins.
+        handlers: Handlers of installed plugins, which tell the work queues.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with site.open():
-            app.state.site, app.state.queues = site, list(known_queues)
+            app.state.site, app.state.handlers = site, tuple(handlers)
+            app.state.queues = sorted({handler.queue for handler in handlers})
+            app.state.failures = Failures(site, app.state.queues)
             yield
 
     app = FastAPI(
@@ -60,11 +67,13 @@ def application(site: Site, known_queues: Sequence[str]) -> FastAPI:
         docs_url=None,  # its pages load their scripts from elsewhere
         redoc_url=None,
     )
-    for each in (jobs, queues, workers, schedules, events):
+    for each in (jobs, queues, workers, schedules, events, pages, deeds):
         app.include_router(each.router)
+    app.mount("/static", StaticFiles(packages=[("rmqjobs.web", "static")]))
     app.add_api_route("/livez", _alive, include_in_schema=False)
     app.add_api_route("/readyz", _ready, include_in_schema=False)
     app.add_exception_handler(RmqJobsError, _explained)
+    app.add_exception_handler(HTTPException, _refused)
     app.add_middleware(Guard, token=site.settings.web_token)
     return app
 
@@ -78,6 +87,20 @@ async def _ready(request: Request) -> PlainTextResponse:
     return PlainTextResponse(f"{trouble or 'ok'}\n", status_code=503 if trouble else 200)
 
 
-async def _explained(_request: Request, error: Exception) -> JSONResponse:
+async def _explained(request: Request, error: Exception) -> Response:
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    if _is_page(request):
+        return await page(request, "error.html", status=status, title="That cannot be done now.", detail=str(error))
     return JSONResponse({"code": getattr(error, "code", ""), "detail": str(error)}, status_code=status)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - as it is registered
+    if _is_page(request):
+        title = "There is no such thing." if error.status_code == 404 else "That cannot be done."
+        return await page(request, "error.html", status=error.status_code, title=title, detail=error.detail)
+    return JSONResponse({"detail": error.detail}, status_code=error.status_code)
+
+
+def _is_page(request: Request) -> bool:
+    return not request.url.path.startswith(("/api/", "/livez", "/readyz", "/static/"))

@@ -6,21 +6,25 @@ points here would do), and what changes something must not come from another sit
 
 from __future__ import annotations
 
-import hmac
+import contextlib
 import ipaddress
+from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rmqjobs.web.session import COOKIE, cookie_of, is_right
 
 MOST_BYTES = 65_536  # of a request's body
 _SAFE = ("GET", "HEAD", "OPTIONS")
-_OPEN = ("/livez", "/readyz")
+_OPEN = ("/livez", "/readyz", "/sign-in", "/static/style.css", "/static/icon.svg")
+_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'"
 _HEADERS = {
     "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-    "referrer-policy": "no-referrer",
+    "content-security-policy": f"{_POLICY}; base-uri 'none'; frame-ancestors 'none'",
+    "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
 }
 
@@ -70,8 +74,8 @@ class Guard:
             return _refused(403, f"{host!r} is not this machine. Ask for 127.0.0.1, or set web_token")
         if self._token is not None and path not in _OPEN:
             given = headers.get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), self._token.encode()):
-                return _refused(401, "send Authorization: Bearer TOKEN, with the server's web_token")
+            if not is_right(given, self._token) and not is_right(_cookie(headers), cookie_of(self._token)):
+                return _to_sign_in(method, path)
         if method not in _SAFE and not _is_same_site(headers):
             return _refused(403, "this comes from another site")
         if int(headers.get("content-length") or 0) > MOST_BYTES:
@@ -79,10 +83,25 @@ class Guard:
         return None
 
 
+def _cookie(headers: Headers) -> str:
+    cookie = SimpleCookie()
+    with contextlib.suppress(CookieError):
+        cookie.load(headers.get("cookie", ""))
+    return cookie[COOKIE].value if COOKIE in cookie else ""
+
+
+def _to_sign_in(method: str, path: str) -> Response:
+    """Asks programs for the token, and leads people to the page that does."""
+    if method == "GET" and not path.startswith("/api/"):
+        return RedirectResponse("/sign-in", 303, headers=_HEADERS)
+    return _refused(401, "send Authorization: Bearer TOKEN, with the server's web_token")
+
+
 def _is_same_site(headers: Headers) -> bool:
     """Whether a request does not come from a page of another site; programs send neither header."""
-    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-        return False
+    site = headers.get("sec-fetch-site")
+    if site is not None:  # every browser of today says it
+        return site in ("same-origin", "none")
     origin = headers.get("origin")
     return origin is None or urlsplit(origin).netloc == headers.get("host")
 

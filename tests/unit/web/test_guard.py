@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from rmqjobs.web.guard import Guard, is_loopback
+from rmqjobs.web.session import COOKIE, cookie_of
 
 TOKEN = "0123456789abcdef"
 
@@ -19,7 +20,7 @@ async def ok(_request: Request) -> PlainTextResponse:
 
 
 async def ask(method: str, headers: Mapping[str, str], *, token: str | None = None, path: str = "/x") -> httpx2.Response:
-    routes = [Route(each, ok, methods=["GET", "POST"]) for each in ("/x", "/livez")]
+    routes = [Route(each, ok, methods=["GET", "POST"]) for each in ("/x", "/api/x", "/livez")]
     transport = httpx2.ASGITransport(app=Guard(Starlette(routes=routes), token))
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8088") as client:
         return await client.request(method, path, headers=dict(headers))
@@ -40,6 +41,8 @@ async def ask(method: str, headers: Mapping[str, str], *, token: str | None = No
         ("POST", {"sec-fetch-site": "cross-site"}, 403),
         ("POST", {"sec-fetch-site": "same-site"}, 403),
         ("POST", {"sec-fetch-site": "same-origin"}, 200),
+        ("POST", {"sec-fetch-site": "same-origin", "origin": "null"}, 200),  # a browser that tells no referrer
+        ("POST", {"sec-fetch-site": "cross-site", "origin": "http://127.0.0.1:8088"}, 403),
         ("GET", {"sec-fetch-site": "cross-site"}, 200),  # the answer cannot be read there
         ("POST", {"content-length": "70000"}, 413),
     ],
@@ -54,8 +57,12 @@ async def test_without_a_token_only_this_machine_comes_in(method: str, headers: 
 @pytest.mark.parametrize(
     ("headers", "path", "status"),
     [
-        ({}, "/x", 401),
-        ({"authorization": "Bearer wrong"}, "/x", 401),
+        ({}, "/api/x", 401),
+        ({"authorization": "Bearer wrong"}, "/api/x", 401),
+        ({}, "/x", 303),  # a person, who is led to the sign-in page
+        ({"cookie": f"{COOKIE}={cookie_of(TOKEN)}"}, "/x", 200),
+        ({"cookie": f"{COOKIE}={cookie_of('another')}"}, "/x", 303),
+        ({"cookie": "=;\x00"}, "/x", 303),
         ({"authorization": f"Bearer {TOKEN}", "host": "jobs.example"}, "/x", 200),
         ({}, "/livez", 200),
     ],
