@@ -5,11 +5,11 @@ export RMQJOBS_RABBITMQ := $(CURDIR)/.tools/rabbitmq
 run := .venv/bin/python -m
 # Side by side, and files that take longest first: most of the time they wait for a broker, a clock or each other.
 # In CI, whose machines are shared, what failed beside seven others is tried once more alone; what fails twice fails.
-need_broker := tests/proof tests/faults tests/acceptance tests/broker plugins
+need_broker := tests/proof tests/browser tests/faults tests/acceptance tests/broker plugins
 with_broker = $(run) pytest -q -n 8 --dist loadfile --no-loadscope-reorder $(need_broker) || { [ -n "$$CI" ] && \
 	$(run) pytest -q --last-failed --last-failed-no-failures none $(need_broker); }
 
-.PHONY: help setup broker peers demo test test-4 release faults soak soak-steady bench bench-quick bench-readmodel bench-schedules check unit reference format
+.PHONY: help setup broker peers demo dashboard browser test test-4 release faults soak soak-steady bench bench-quick bench-announcing bench-readmodel bench-schedules check unit reference format
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -29,6 +29,13 @@ test: check broker ## Everything: checks, unit tests, and tests against a real R
 test-4: setup ## The tests that need a RabbitMQ, on the newest one that Debian has; as root
 	@tools/install-rabbitmq-4 .tools/rabbitmq-4
 	@export RMQJOBS_RABBITMQ=$(CURDIR)/.tools/rabbitmq-4; $(with_broker)
+
+browser: broker ## The dashboard in a real Chromium; installs one, as root
+	@tools/setup browser
+	@$(run) pytest -q tests/browser
+
+dashboard: broker ## The dashboard with lively jobs, until Ctrl-C
+	@.venv/bin/python examples/dashboard.py
 
 release: setup broker ## Build wheels, and try them in empty environments with the newest and oldest dependencies
 	@tools/release
@@ -50,6 +57,9 @@ soak-steady: broker ## Ten million jobs published and drained at once: memory th
 bench bench-quick: broker peers ## Beside Celery, Dramatiq, taskiq, FastStream and BullMQ: ratios; `bench` writes the page, `bench-quick` takes two minutes
 	@[ ! -x .tools/rabbitmq-4/rabbitmq-server ] || export RMQJOBS_RABBITMQ=$(CURDIR)/.tools/rabbitmq-4; \
 	$(run) benchmarks $(if $(filter bench-quick,$@),--quick)
+
+bench-announcing: broker ## What `published` records cost a publisher, with and without in the same run
+	@$(run) benchmarks.announcing
 
 bench-readmodel: setup ## How fast the read model takes records, and answers about 300,000 jobs
 	@$(run) benchmarks.readmodel 300000

@@ -63,9 +63,8 @@ def main() -> None:
             middle = time.perf_counter()
             count = queries.count(which)
             listed, counted = 1000 * (middle - began), 1000 * (time.perf_counter() - middle)
-            print(
-                f"{text or 'all':44} page of {len(page.jobs):2} in {listed:6.1f} ms, {count.jobs:9,} counted in {counted:6.1f} ms"
-            )
+            found = f"page of {len(page.jobs):2} in {listed:6.1f} ms, {count.jobs:9,} counted in {counted:6.1f} ms"
+            print(f"{text or 'all':44} {found}")
 
 
 def _messages(jobs: int) -> Iterator[list[StreamMessage]]:

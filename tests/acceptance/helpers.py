@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rmqjobs import Payload
+from rmqjobs import Payload, Settings
 from tests.helpers import wait
 
 PLUGIN = '''
@@ -136,6 +136,10 @@ class Stand:
             "RMQJOBS_LOG_FORMAT": "json",
             "RMQJOBS_EVENT_LOOP": self.event_loop,
         }
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(url=self.url, prefix=self.prefix)
 
     @property
     def effects(self) -> list[str]:

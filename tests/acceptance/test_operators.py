@@ -1,5 +1,6 @@
 """An operator's day with queues, jobs and workers, on the command line and over HTTP."""
 
+import asyncio
 import json
 import signal
 import time
@@ -8,8 +9,10 @@ import urllib.request
 from collections import Counter
 from typing import Any
 
-from tests.acceptance.helpers import Stand
-from tests.helpers import wait
+from rmqjobs import Publisher
+from rmqjobs.operations.queues import HELD
+from tests.acceptance.helpers import Mark, Stand
+from tests.helpers import depth, wait
 
 QUEUE, PROCESS_QUEUE = "accept", "accept.process"
 
@@ -119,6 +122,31 @@ def test_a_queue_is_drained_moved_and_purged(here: Stand) -> None:
     wait(lambda: sorted(here.marks) == [1, *range(10, 16)])
 
 
+def test_a_purge_that_is_killed_half_way_loses_nothing(here: Stand) -> None:
+    here.cli("topology", "apply", "--plugin", "accept")
+    with Publisher(settings=here.settings) as jobs:
+        jobs.publish_many(Mark(n=number) for number in range(3_000))
+    purging = here.start("queues", "purge", QUEUE, "--confirm", QUEUE)
+    wait(lambda: asyncio.run(depth(here.settings, "dropped")) > 300)
+    purging.send_signal(signal.SIGKILL)
+    purging.wait()
+    wait(lambda: asyncio.run(depth(here.settings, QUEUE)) > 0)
+    left = wait(lambda: _settled(here))
+    assert 3_000 <= sum(left) <= 3_000 + HELD, "each is in one place, or in both"
+    assert left[0] < 2_900
+    here.cli("queues", "purge", QUEUE, "--confirm", QUEUE)
+    assert asyncio.run(depth(here.settings, QUEUE)) == 0
+
+
+def _settled(here: Stand) -> tuple[int, int] | None:
+    """Jobs in the queue and dropped ones, once no more come back from the one that was killed."""
+    counts = []
+    for _ in range(2):
+        counts.append((asyncio.run(depth(here.settings, QUEUE)), asyncio.run(depth(here.settings, "dropped"))))
+        time.sleep(1)
+    return counts[0] if counts[0] == counts[1] and sum(counts[0]) >= 3_000 else None
+
+
 def test_the_web_server_says_where_it_is_and_stops(here: Stand) -> None:
     here.worker()
     wrong = here.cli("web", "--host", "0.0.0.0", "--port", "0", code=2).stderr
@@ -129,7 +157,7 @@ def test_the_web_server_says_where_it_is_and_stops(here: Stand) -> None:
     assert secret not in told
     server = here.start("web", "--port", "0", "--model", str(here.folder / "model.sqlite"))
     url = wait(lambda: next((json.loads(line)["url"] for line in here.log_of(server).splitlines() if '"url"' in line), None))
-    root = url.removesuffix("/api/jobs")
+    root = url.rstrip("/")
     wait(lambda: _status(f"{root}/readyz") == 200)
     with urllib.request.urlopen(f"{root}/api/events", timeout=30) as stream:
         job_id = here.cli("publish", "accept.mark", '{"n": 5}').stdout.strip()
@@ -137,7 +165,7 @@ def test_the_web_server_says_where_it_is_and_stops(here: Stand) -> None:
         while not any(record["job"] == job_id and record["kind"] == "succeeded" for record in heard):
             line = stream.readline().decode()
             heard += json.loads(line.removeprefix("data: ")) if line.startswith("data: ") else []
-        wait(lambda: _state(f"{url}/{job_id}") == "done")
+        wait(lambda: _state(f"{root}/api/jobs/{job_id}") == "done")
         server.send_signal(signal.SIGTERM)  # although somebody listens
         assert server.wait(timeout=30) == 0
 

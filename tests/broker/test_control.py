@@ -1,6 +1,7 @@
 """What operators say to workers: pauses and cancels that outlive everything, and orders to those that run."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from rmqjobs import Settings
 from rmqjobs.amqp import controlling
 from rmqjobs.amqp.connection import connect
 from rmqjobs.amqp.controlling import ControlFeed, Speaker
+from rmqjobs.amqp.declaring import declare
 from rmqjobs.control import Verb, Word
 from rmqjobs.deadletters.review import Order, Review
 from rmqjobs.deadletters.selection import Selection
@@ -19,8 +21,9 @@ from rmqjobs.lifecycle import State
 from rmqjobs.operations.operator import Operator, operator
 from rmqjobs.operations.queues import move, purge, states
 from rmqjobs.operations.roster import roster
-from rmqjobs.topology import Names
+from rmqjobs.topology import Names, build
 from rmqjobs.tracking import find
+from rmqjobs.worker import orders
 from tests.broker.test_tracking import life_of, told
 from tests.helpers import Act, Alone, Heavy, Note, Slow, Stage, publishing, until, working
 
@@ -287,3 +290,38 @@ async def test_after_many_cancels_a_reader_is_quick(settings: Settings, ann: Ope
     assert list(feed.standing.paused(now)) == ["demo"]
     assert feed.start > 41  # it began behind the first pause, which was repeated
     assert feed.next - feed.start <= 2 * 50
+
+
+async def test_a_control_stream_that_cannot_be_read_stops_nobody(
+    settings: Settings, ann: Operator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(orders, "HEAR_AGAIN", 1)
+    names, stage = Names(settings.prefix), Stage()
+    await (await ann.connection.channel()).call("queue_delete", queue=names.control)
+    mine = settings.model_copy(update={"declare": False})
+    async with publishing(settings) as jobs, working(stage, mine) as worker:
+        assert any("cannot hear operators" in each for each in caplog.messages)
+        await jobs.publish(Note(text="a"))
+        await until(lambda: stage.seen)
+        assert worker.is_ready
+        await declare(ann.connection, build(prefix=settings.prefix))
+        await until(lambda: any("operators are heard again" in each for each in caplog.messages))
+        async with at_work(settings) as bob:
+            await bob.pause("demo")
+        await until(lambda: "demo" in worker.orders.paused)
+
+
+async def test_a_stream_that_was_made_anew_is_heard(settings: Settings, ann: Operator) -> None:
+    await ann.pause("demo")
+    async with working(Stage(), settings) as worker:
+        assert "demo" in worker.orders.paused
+        connection = worker._consuming.connection
+        assert connection is not None
+        await (await ann.connection.channel()).call("queue_delete", queue=Names(settings.prefix).control)
+        await declare(ann.connection, build(prefix=settings.prefix))
+        connection.cut("a test")
+        await until(lambda: "demo" not in worker.orders.paused)  # nobody has said so in the new one
+        async with at_work(settings) as bob:
+            await bob.pause("demo")
+        await until(lambda: "demo" in worker.orders.paused)

@@ -27,6 +27,7 @@ REPEAT_AFTER = 1_000  # messages that a reader may have to read besides what sti
 REPEAT_WORDS = 10_000  # and words in them, or twice as many as still count
 PREFETCH = 1_000  # a stream consumer must have one
 READ_WITHIN = 5.0  # seconds; on RabbitMQ 3.10 a stream may be down for a minute after a crash
+SPEAK_WITHIN = 20.0  # for those who have something to say, and nothing to do without
 SILENCE, TURNS = 0.03, 15  # nothing more is there after this many seconds, or this many times as long as an answer takes
 REPLY_TO = "amq.rabbitmq.reply-to"
 
@@ -42,10 +43,11 @@ class ControlFeed:
     Args:
         names: Has the name of the stream.
         hear: Called with the words of each message, and with where to answer; also with those that were said before.
+        within: Seconds that reading what was said may take.
     """
 
-    def __init__(self, names: Names, hear: Hear = _ignore) -> None:
-        self._names, self._hear = names, hear
+    def __init__(self, names: Names, hear: Hear = _ignore, *, within: float = READ_WITHIN) -> None:
+        self._names, self._hear, self._within = names, hear, within
         self._channel: Channel | None = None
         self.standing = Standing()
         self.start = 0  # where a reader has to begin, by the last message
@@ -74,7 +76,7 @@ class ControlFeed:
             return
         self.standing, self.start, self.next, self._words = Standing(), 0, 0, 0  # the stream may have been made anew
         try:
-            async with asyncio.timeout(READ_WITHIN):
+            async with asyncio.timeout(self._within):
                 await self._read(connection)
         except TimeoutError:
             self._channel = None
@@ -129,7 +131,7 @@ class Speaker:
 
     def __init__(self, connection: Connection, names: Names) -> None:
         self._connection, self._names = connection, names
-        self._feed = ControlFeed(names)
+        self._feed = ControlFeed(names, within=SPEAK_WITHIN)
         self._repeating = asyncio.Lock()
 
     async def standing(self) -> Standing:
