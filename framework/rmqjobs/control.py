@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
+WHOLE = "$"  # ends a worker's whole name, where not just the beginning of one is meant
 CANCEL_KEPT = timedelta(days=30)  # how long a cancelled job may still come, unless something else is said
 
 
@@ -34,7 +35,7 @@ class Word(NamedTuple):
 
     Args:
         verb: What.
-        subject: The queue without the prefix, the job's id, or the beginning of a worker's name.
+        subject: The queue without the prefix, the job's id, or the beginning of a worker's name; of a whole one with `WHOLE`.
         at: When it was said, aware.
         by: Who said it.
         because: Why.

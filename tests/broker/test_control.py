@@ -203,6 +203,9 @@ async def test_workers_answer_and_say_where_their_jobs_are(settings: Settings, a
         assert any("in _act" in line for line in stacks[waits])
         assert any("in slow" in line for line in stacks[sleeps])
         assert await ann.ask(Verb.PING, "nobody", within=timedelta(seconds=0.5)) == []
+        assert len(await ann.ask(Verb.PING, worker.name[:-1], within=SHORT, answers=1)) == 1
+        assert len(await ann.ask(Verb.PING, f"{worker.name}$", within=SHORT, answers=1)) == 1
+        assert await ann.ask(Verb.PING, f"{worker.name[:-1]}$", within=timedelta(seconds=0.5)) == []
         await ann.cancel([(waits, ""), (sleeps, "")])
 
 
@@ -325,3 +328,16 @@ async def test_a_stream_that_was_made_anew_is_heard(settings: Settings, ann: Ope
         async with at_work(settings) as bob:
             await bob.pause("demo")
         await until(lambda: "demo" in worker.orders.paused)
+
+
+async def test_a_stream_that_is_gone_does_not_end_a_pause(settings: Settings, ann: Operator) -> None:
+    await ann.pause("demo")
+    mine = settings.model_copy(update={"declare": False})
+    async with working(Stage(), mine) as worker:
+        connection = worker._consuming.connection
+        assert connection is not None
+        await (await ann.connection.channel()).call("queue_delete", queue=Names(settings.prefix).control)
+        connection.cut("a test")
+        await until(lambda: worker._consuming.connection is not connection and worker.is_ready)
+        await asyncio.sleep(1.5)
+        assert "demo" in worker.orders.paused

@@ -7,6 +7,7 @@ offset on a reader finds everything; the last message of the stream is enough to
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 from rmqjobs.amqp.connection import Channel, Connection, resolve
 from rmqjobs.amqp.outlet import Outlet
 from rmqjobs.control import LASTING, Standing, Word
-from rmqjobs.errors import BrokerUnavailable
+from rmqjobs.errors import BrokerError, BrokerUnavailable
 from rmqjobs.topology import Names
 from rmqjobs.wire import control as wire
 from rmqjobs.wire.jobs import Message
@@ -49,7 +50,8 @@ class ControlFeed:
     def __init__(self, names: Names, hear: Hear = _ignore, *, within: float = READ_WITHIN) -> None:
         self._names, self._hear, self._within = names, hear, within
         self._channel: Channel | None = None
-        self.standing = Standing()
+        self.standing = Standing()  # what counts, as far as it was read to the end
+        self._reading = self.standing
         self.start = 0  # where a reader has to begin, by the last message
         self.next = 0  # the offset after the last message that was read
         self._words = 0  # that a reader has to read
@@ -69,18 +71,21 @@ class ControlFeed:
     async def follow(self, connection: Connection) -> None:
         """Reads what was said, and hears from then on what is said while this connection lives.
 
+        What was known before still counts until everything is read: a stream that is down does not end a pause.
+
         Raises:
             BrokerError: The stream cannot be read.
         """
         if self.is_heard and self._channel is not None and self._channel.raw.connection is connection.raw:
             return
-        self.standing, self.start, self.next, self._words = Standing(), 0, 0, 0  # the stream may have been made anew
+        self._reading, self.start, self.next, self._words = Standing(), 0, 0, 0  # the stream may have been made anew
         try:
             async with asyncio.timeout(self._within):
                 await self._read(connection)
         except TimeoutError:
-            self._channel = None
+            await self._let_go()
             raise BrokerUnavailable(f"{self._names.control!r} cannot be read: it does not answer") from None
+        self.standing = self._reading
 
     async def _read(self, connection: Connection) -> None:
         last = await last_of(connection, self._names.control)
@@ -98,6 +103,13 @@ class ControlFeed:
         while await self._more(channel, silence):
             pass
 
+    async def _let_go(self) -> None:
+        """Gives up a channel on which nothing comes; what still does would be for nobody."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            with contextlib.suppress(BrokerError):
+                await channel.close()
+
     async def _more(self, channel: Channel, limit: float | None = None) -> bool:
         """Waits until something has arrived; False when nothing has within the limit."""
         self._arrived.clear()
@@ -112,11 +124,11 @@ class ControlFeed:
         channel.basic_ack(method.delivery_tag)
         place = _offset(properties)
         words, start = list(wire.decode(body, place)), wire.start_of(properties.headers)
-        self._words = len(words) + (self._words if start <= self.start else len(self.standing.cancels))
+        self._words = len(words) + (self._words if start <= self.start else len(self._reading.cancels))
         self.next, self.start = place + 1, max(self.start, start)
         for word in words:
             if word.verb in LASTING:
-                self.standing.take(word)
+                self._reading.take(word)
         self._hear(words, properties.reply_to)
         self._arrived.set()
 

@@ -45,6 +45,7 @@ class Lease:
         self._timer: asyncio.TimerHandle | None = None
         self.taken = 0  # deliveries so far
         self.ended = 0  # how many of them are settled or given back
+        self.returned = 0  # how many of those were given back
         self.fetches(ahead=0)
 
     def fetches(self, *, ahead: int) -> None:
@@ -79,6 +80,7 @@ class Lease:
     def give_back(self, tag: int, *, requeue: bool = True) -> None:
         """Returns a delivery to its queue, or has the broker make a dead letter of it."""
         self.ended += 1
+        self.returned += 1
         self._settled.add(tag)
         if not self.is_lost:
             self._channel.raw.basic_nack(tag, requeue=requeue)
@@ -124,6 +126,11 @@ class Delivery:
 
     def ack(self) -> None:
         """Acknowledges it; has no effect when the lease is lost."""
+        self.lease.ack(self.tag)
+
+    def ack_returned(self) -> None:
+        """Acknowledges it because it went back to its queue as another message."""
+        self.lease.returned += 1
         self.lease.ack(self.tag)
 
     def give_back(self) -> None:

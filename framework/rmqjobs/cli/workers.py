@@ -14,7 +14,7 @@ from rmqjobs.cli.known import who
 from rmqjobs.cli.options import Common, Flag, as_duration
 from rmqjobs.cli.output import age, clean, console, print_json, print_table
 from rmqjobs.cli.queues import Yes
-from rmqjobs.control import Verb
+from rmqjobs.control import WHOLE, Verb
 from rmqjobs.operations.operator import operator
 from rmqjobs.operations.roster import roster
 from rmqjobs.settings import Settings
@@ -170,7 +170,7 @@ def stop(worker: str, /, *, because: str = "", timeout: str = _WITHIN, yes: Yes 
     """
     report = _the_one(common, Verb.PING, worker, timeout)
     confirm(f"stop {report['worker']}, which runs {report['running']:,} jobs", yes=yes)
-    _asked(common, Verb.STOP, report["worker"], timeout, because)
+    _asked(common, Verb.STOP, f"{report['worker']}{WHOLE}", timeout, because)
     say(f"{report['worker']} stops")
 
 
@@ -192,7 +192,7 @@ def _the_one(common: Common | None, verb: Verb, worker: str, timeout: str, becau
     one = (exact or found)[0]
     if verb is Verb.PING:
         return one
-    answers = _asked(common, verb, one["worker"], timeout, because)
+    answers = _asked(common, verb, f"{one['worker']}{WHOLE}", timeout, because)
     if (problem := answers[0].get("error")) is not None:
         fail(f"{one['worker']} could not do it: {problem}", NOT_FOUND)
     return answers[0]

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from rmqjobs.amqp.connection import Connection, connect, connection_name
 from rmqjobs.amqp.controlling import Speaker
 from rmqjobs.amqp.reviewing import Desk
-from rmqjobs.control import CANCEL_KEPT, Verb, Word
+from rmqjobs.control import CANCEL_KEPT, WHOLE, Verb, Word
 from rmqjobs.errors import RmqJobsError
 from rmqjobs.events import Event, EventKind
 from rmqjobs.settings import Settings
@@ -24,6 +24,7 @@ from rmqjobs.wire import events as wire
 log = logging.getLogger("rmqjobs.operations")
 
 AT_ONCE = 500  # records in one message
+CLOCKS_DIFFER = timedelta(minutes=1)
 
 
 class Operator:
@@ -91,16 +92,17 @@ class Operator:
 
         Args:
             verb: `PING`, `STACKS`, `DRAIN`, `UNDRAIN` or `STOP`.
-            worker: How its name begins; all when empty.
+            worker: How its name begins, or with `control.WHOLE` at its end all of it; all workers when empty.
             because: Why.
             within: How long to wait for answers.
             answers: Return as soon as there are this many.
         """
         now = datetime.now(UTC)
-        word = Word(verb, worker, now, self.by, because, now + within)
+        until = now + max(within, CLOCKS_DIFFER)  # a worker whose clock is ahead must not take it for late
+        word = Word(verb, worker, now, self.by, because, until)
         found = [json.loads(body) for body in await self._speaker.ask(word, within, answers=answers)]
         if verb not in (Verb.PING, Verb.STACKS):
-            await self.record_action(verb.value, worker=worker, because=because, workers=len(found))
+            await self.record_action(verb.value, worker=worker.removesuffix(WHOLE), because=because, workers=len(found))
         return sorted(found, key=lambda report: str(report.get("worker")))
 
     async def record_action(self, action: str, **details: JsonValue) -> None:

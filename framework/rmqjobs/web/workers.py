@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, HTTPException
 
-from rmqjobs.control import Verb
+from rmqjobs.control import WHOLE, Verb
 from rmqjobs.operations.roster import of_beat
 from rmqjobs.web.jobs import Because
 from rmqjobs.web.site import TheSite, Who
@@ -30,14 +30,14 @@ async def list_workers(site: TheSite) -> list[dict[str, Any]]:
 async def stacks(worker: str, site: TheSite, by: Who) -> dict[str, Any]:
     """Where each job that it runs is in its code, now."""
     async with site.operator(by) as at_work:
-        return _the_one(await at_work.ask(Verb.STACKS, worker, within=WITHIN, answers=1), worker)
+        return _the_one(await at_work.ask(Verb.STACKS, f"{worker}{WHOLE}", within=WITHIN, answers=1), worker)
 
 
 @router.post("/{worker}/{verb}")
 async def tell(worker: str, verb: Literal["drain", "resume", "stop"], why: Because, site: TheSite, by: Who) -> dict[str, Any]:
     """Has it take no more jobs, take jobs again, or end as SIGTERM does."""
     async with site.operator(by) as at_work:
-        found = await at_work.ask(_VERBS[verb], worker, because=why.because, within=WITHIN, answers=1)
+        found = await at_work.ask(_VERBS[verb], f"{worker}{WHOLE}", because=why.because, within=WITHIN, answers=1)
     return _the_one(found, worker)
 
 

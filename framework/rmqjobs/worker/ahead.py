@@ -47,7 +47,7 @@ class Ahead:
     ) -> None:
         self._consuming, self._lanes = consuming, lanes
         self._give_back, self._can_give_back, self._shed = give_back, can_give_back, shed
-        self._ended: dict[str, int] = {}
+        self._done: dict[str, int] = {}
         self._returning: set[asyncio.Task[None]] = set()
         self._stopped = False
 
@@ -74,8 +74,9 @@ class Ahead:
         lease = self._consuming.lease(queue)
         if lease is None or lease.subscription.takes_turns:
             return
-        rate = (lease.ended - self._ended.get(queue, 0)) / LOOK_EVERY
-        self._ended[queue] = lease.ended
+        done = lease.ended - lease.returned  # jobs that went back say nothing about the rate
+        rate = (done - self._done.get(queue, 0)) / LOOK_EVERY
+        self._done[queue] = done
         own, lane = lease.subscription.prefetch, self._lanes[queue]
         if not lease.ahead:
             wanted = min(int(rate * AHEAD), MOST)
@@ -92,7 +93,6 @@ class Ahead:
             self._returning = {asyncio.create_task(self._return(case, lane)) for case in surplus}
             if self._returning:
                 await asyncio.wait(self._returning)
-            self._ended[queue] = lease.ended  # jobs that went back say nothing about the rate
 
     async def _return(self, case: Case, lane: Lane[Case]) -> None:
         try:

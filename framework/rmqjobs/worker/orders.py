@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from rmqjobs.amqp.connection import Connection
 from rmqjobs.amqp.controlling import ControlFeed
-from rmqjobs.control import LASTING, Verb, Word
+from rmqjobs.control import LASTING, WHOLE, Verb, Word
 from rmqjobs.errors import BrokerError, JobCancelled
 from rmqjobs.execution import Run
 from rmqjobs.topology import Names
@@ -56,6 +56,7 @@ class Orders:
         self._switch, self._running, self._publish, self._report, self._now = switch, running, publish, report, now
         self._feed = ControlFeed(names, self._hear)
         self._changed = asyncio.Event()
+        self._switching = asyncio.Lock()
         self._answering: set[asyncio.Task[None]] = set()
         self.has_cancels = False  # so that a job need not ask
         self.is_drained = False  # takes no jobs until an operator says so
@@ -105,6 +106,10 @@ class Orders:
             raise JobCancelled(f"cancelled {word}")
 
     async def _keep_paused(self) -> None:
+        async with self._switching:
+            await self._switch_queues()
+
+    async def _switch_queues(self) -> None:
         now, standing = self._now(), self._feed.standing
         standing.forget(now)
         wanted = {queue: str(word) for queue in self._queues if (word := standing.pause_of(queue, now)) is not None}
@@ -128,13 +133,13 @@ class Orders:
         if len(cancelled) < len(words):
             self._changed.set()
         for word in words:
-            if word.verb not in LASTING and self._worker.startswith(word.subject) and not self._is_late(word):
+            if word.verb not in LASTING and self._is_meant(word) and (word.until or word.at + FRESH) > self._now():
                 task = asyncio.create_task(self._answer(word, reply_to))
                 self._answering.add(task)
                 task.add_done_callback(self._answering.discard)
 
-    def _is_late(self, word: Word) -> bool:
-        return (word.until or word.at + FRESH) <= datetime.now(UTC)
+    def _is_meant(self, word: Word) -> bool:
+        return f"{self._worker}{WHOLE}".startswith(word.subject)
 
     def _stop(self, cancelled: Mapping[str, Word]) -> None:
         for run in list(self._running()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from itertools import islice
+from heapq import nlargest
 from typing import Any
 
 from pydantic import JsonValue
@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from rmqjobs.execution import Run
 from rmqjobs.worker.case import Case
 
-MOST_NAMED = 100  # running jobs in one report, those that have run longest
+NAMED, MOST_NAMED = 20, 100  # running jobs in a beat, and in an answer: those that have run longest
 
 
 class Presence:
@@ -39,25 +39,23 @@ class Presence:
         self._facts, self._state, self._cases, self._stack_of = facts, state, cases, stack_of
         self._paused, self._lag = paused, lag
 
-    def report(self) -> dict[str, Any]:
-        """How it is now."""
-        running = self._running()
+    def report(self, named: int = NAMED) -> dict[str, Any]:
+        """How it is now, with the names of so many running jobs."""
+        running = [case for case in list(self._cases()) if case.running]
         return {
             "state": self._state(),
             **self._facts,
             "paused": self._paused(),
             "running": len(running),
-            "jobs": [_job(case) for case in islice(running, MOST_NAMED)],
+            "jobs": [_job(case) for case in nlargest(named, running, key=_elapsed)],
             "loop_lag_seconds": round(self._lag(), 3),
         }
 
     async def stacks(self) -> list[dict[str, Any]]:
         """The jobs of the report, each with the stack of its handler."""
-        jobs = [(_job(case), case.running) for case in self._running()[:MOST_NAMED]]
+        running = nlargest(MOST_NAMED, (case for case in list(self._cases()) if case.running), key=_elapsed)
+        jobs = [(_job(case), case.running) for case in running]
         return [job | {"stack": await self._stack_of(run)} for job, run in jobs if run is not None]
-
-    def _running(self) -> list[Case]:
-        return sorted((case for case in list(self._cases()) if case.running), key=_elapsed, reverse=True)
 
 
 def _elapsed(case: Case) -> float:

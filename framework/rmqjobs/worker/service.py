@@ -19,13 +19,12 @@ from rmqjobs.amqp.claims import Claims
 from rmqjobs.amqp.connection import Connection, connection_name
 from rmqjobs.amqp.consuming import ConsumeLink
 from rmqjobs.amqp.declaring import declare, stranded
-from rmqjobs.amqp.leases import Delivery, Lease, Subscription
+from rmqjobs.amqp.leases import Subscription
 from rmqjobs.amqp.publishing import PublishLink
 from rmqjobs.beats import Beats
 from rmqjobs.errors import BrokerError, Interrupted
 from rmqjobs.events import EventKind
-from rmqjobs.execution import HELD_BY_A_CHILD, Pools, Recycle, keep_limits
-from rmqjobs.execution.lanes import Lane
+from rmqjobs.execution import Pools, Recycle, keep_limits
 from rmqjobs.job import Handler, Pool
 from rmqjobs.journal import Journal
 from rmqjobs.machine import sizes
@@ -37,19 +36,17 @@ from rmqjobs.worker.ahead import Ahead
 from rmqjobs.worker.case import Case
 from rmqjobs.worker.chronicle import Chronicle
 from rmqjobs.worker.figures import Figures
+from rmqjobs.worker.intake import Intake
 from rmqjobs.worker.lookout import Lookout
 from rmqjobs.worker.orders import Orders
 from rmqjobs.worker.path import JobPath
-from rmqjobs.worker.presence import Presence
+from rmqjobs.worker.presence import MOST_NAMED, Presence
 from rmqjobs.worker.settlement import Settlement
 from rmqjobs.worker.watchdog import Watchdog
 
 log = logging.getLogger("rmqjobs.worker")
 
-# The most jobs per slot that have left their lane: a child holds the next ones while it runs one.
-DEPTHS = {Pool.ASYNC: 1, Pool.THREAD: 1, Pool.PROCESS: HELD_BY_A_CHILD}
 CLAIM_EVERY = 60.0
-SUSPECT_AFTER = 2  # times the broker got a job back, after which it runs alone in a child process
 CONSUMER_TIMEOUTS = (3, 12)  # from here on a consumer sets its own limit
 _NOW = partial(datetime.now, UTC)
 NACK_DOES_NOT_COUNT = (4, 3)  # older brokers count every return towards the queue's delivery limit
@@ -140,23 +137,20 @@ class Worker:
             lag=lambda: self._watchdog.recent_lag,
         )
         self._beats = Beats(self._journal, EventKind.WORKER, self._presence.report, now)
-        self._lanes = {pool: Lane(slots * DEPTHS[pool], self._path.handle) for pool, slots in self._slots.items()}
-        self._suspects = Lane(1, self._path.handle)
-        self._orphans = Lane(settings.concurrency, self._path.finish)  # ended while their channel was lost, and came back
-        self._lane_of_queue = {handler.queue: self._lanes[handler.pool] for handler in registry.handlers.values()}
+        self._intake = Intake(self._path, registry.handlers.values(), self._slots)
         self._consuming = ConsumeLink(
             lambda: settings.broker,
             name=self.name,
             heartbeat=heartbeat,
             subscriptions=self._subscriptions(),
             prepare=self._prepare_to_consume,
-            on_delivery=self._take,
-            on_lost=self._let_go,
+            on_delivery=self._intake.take,
+            on_lost=self._intake.let_go,
             plugins=",".join(plugin.name for plugin in registry.plugins),
         )
         self._ahead = Ahead(
             self._consuming,
-            self._lane_of_queue,
+            self._intake.lane_of_queue,
             self._give_back,
             lambda: self._publishing.takes_messages,
             lambda: self._pools.shed(Interrupted("jobs take longer now: those fetched ahead go back"), keep=1),
@@ -216,7 +210,7 @@ class Worker:
     @property
     def running(self) -> int:
         """Jobs between their start and their settlement."""
-        return self._orphans.running + sum(lane.running for lane in self._starting_lanes())
+        return self._intake.running
 
     def _facts(self) -> dict[str, JsonValue]:
         handlers = self._registry.handlers.values()
@@ -247,7 +241,7 @@ class Worker:
         self._beats.write()
         await self._consuming.stop()
         await self._ahead.stop(self._settings.publish_timeout)
-        waiting = [case for lane in self._starting_lanes() for case in lane.take()]
+        waiting = self._intake.take_out()
         self._pools.shed(Interrupted("the worker is draining"))
         await self._give_back_in_time(waiting)
         await self._until_idle(grace)
@@ -260,7 +254,7 @@ class Worker:
 
     async def _report(self, stacks: bool) -> dict[str, Any]:
         """How this worker is; if asked for, with the stacks of what runs."""
-        report = {"worker": self.name, **self._beats.report()}
+        report = {"worker": self.name, **self._beats.report(), **self._presence.report(MOST_NAMED)}
         return report | {"jobs": await self._presence.stacks()} if stacks else report
 
     async def _switch(self, queue: str, pause: bool) -> None:
@@ -269,9 +263,8 @@ class Worker:
             await self._consuming.resume(queue)
             return
         await self._consuming.pause(queue)
-        lane = self._lane_of_queue[queue]
-        waiting = [case for each in (lane, self._suspects) for case in each.take(lambda case: case.delivery.queue == queue)]
-        if lane is self._lanes[Pool.PROCESS]:
+        waiting = self._intake.take_out(queue)
+        if self._intake.runs_in_children(queue):
             self._pools.shed(Interrupted("a queue is paused"))
         await self._give_back_in_time(waiting)
 
@@ -305,42 +298,6 @@ class Worker:
         deadline = time.monotonic() + limit.total_seconds()
         while self.running and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-
-    # -- deliveries
-
-    def _take(self, delivery: Delivery) -> None:
-        """Sends a delivery to its lane, or to the run it has here already."""
-        if not delivery.redelivered:
-            self._lane_of_queue[delivery.queue].submit(Case(delivery))
-        elif (orphan := self._path.orphan(delivery)) is not None:
-            self._take_back(orphan, delivery)
-        elif delivery.returns >= SUSPECT_AFTER:
-            case = Case(delivery, isolated=True)
-            log.warning("suspect runs alone", extra={"job": case.job_id, "type": case.job_type, "queue": delivery.queue})
-            self._suspects.submit(case)
-        else:
-            self._lane_of_queue[delivery.queue].submit(Case(delivery))
-
-    def _take_back(self, orphan: Case, delivery: Delivery) -> None:
-        """The channel was lost and its job came back here: the run goes on, and is settled on the new delivery."""
-        log.info("a run keeps its job", extra={"job": orphan.job_id, "type": orphan.job_type, "queue": delivery.queue})
-        orphan.delivery = delivery
-        if orphan.forgetting is not None:
-            orphan.forgetting.cancel()
-        if orphan.verdict is not None and not orphan.is_ending:
-            orphan.is_ending = True
-            self._orphans.submit(orphan)
-
-    def _let_go(self, lease: Lease) -> None:
-        """Lets go of the deliveries of a lost lease: the broker delivers them again."""
-        for lane in self._starting_lanes():
-            lane.take(lambda case: case.delivery.lease is lease)
-        for case in list(self._path.open):
-            if case.delivery.lease is lease and case.handler and case.handler.singleton and case.run:
-                case.run.stop(Interrupted("the connection that held this singleton's lock is lost"))
-
-    def _starting_lanes(self) -> list[Lane[Case]]:
-        return [*self._lanes.values(), self._suspects]
 
     # -- what is consumed
 

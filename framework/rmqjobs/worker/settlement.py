@@ -85,7 +85,7 @@ class Settlement:
         headers = kept_headers(delivery)
         message = resend(delivery, "", queue, headers, job_id=properties.message_id, kind=properties.type)
         if await self._publish(message, case):
-            delivery.ack()
+            delivery.ack_returned()
 
     async def bury(self, case: Case, error: Exception) -> bool:
         """The last resort: a job whose verdict cannot be carried out becomes a dead letter. Returns the same as `settle`."""
