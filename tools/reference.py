@@ -25,7 +25,7 @@ COMMANDS = (
     "jobs cancel", "queues", "queues list", "queues show", "queues pause", "queues resume", "queues drain", "queues purge",
     "queues move", "workers", "workers list", "workers show", "workers ping", "workers stacks", "workers drain",
     "workers resume", "workers stop", "web",
-    "dlq", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq drop", "dlq restore",
+    "dlq", "dlq list", "dlq show", "dlq groups", "dlq stats", "dlq replay", "dlq drop", "dlq restore",
     "plugins", "plugins list", "plugins check", "topology", "topology show", "topology apply",
     "topology permissions", "doctor",
 )  # fmt: skip

@@ -31,7 +31,7 @@ app.command("rmqjobs.cli.publish:publish", name="publish", help="Publish one job
 app.command("rmqjobs.cli.jobs:app", name="jobs", help="Where jobs are: list, show, why, logs, wait, cancel.")
 app.command("rmqjobs.cli.queues:app", name="queues", help="Work queues: list, show, pause, resume, drain, purge, move.")
 app.command("rmqjobs.cli.workers:app", name="workers", help="Running workers: list, show, ping, stacks, drain, …")
-app.command("rmqjobs.cli.dlq:app", name="dlq", help="Review dead letters: list, show, replay, drop, restore, stats.")
+app.command("rmqjobs.cli.dlq:app", name="dlq", help="Review dead letters: groups, list, show, replay, drop, restore, …")
 app.command("rmqjobs.cli.web:web", name="web", help="Serve the dashboard and the HTTP API.")
 app.command("rmqjobs.cli.events:events", name="events", help="Read the journal: what happened to jobs.")
 app.command("rmqjobs.cli.plugins:app", name="plugins", help="Installed plugins: list, check.")

@@ -6,17 +6,19 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from rmqjobs.cli.confirming import confirm
-from rmqjobs.cli.errors import FAILED, NOT_FOUND, PARTLY, USAGE, fail, say
+from rmqjobs.cli.errors import FAILED, GIVEN_UP, NOT_FOUND, PARTLY, USAGE, fail, say
 from rmqjobs.cli.letters import COLUMNS, row
 from rmqjobs.cli.options import Common, Flag
 from rmqjobs.cli.output import print_json, print_table
 from rmqjobs.cli.progress import progress
 from rmqjobs.cli.reviews import Count, Filter, find, review
+from rmqjobs.deadletters.canary import replay_growing
 from rmqjobs.deadletters.review import Order, Outcome, Review
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.settings import Settings
@@ -53,8 +55,9 @@ def act(
     common: Common | None,
     *,
     rate: float | None = None,
+    canary: timedelta | None = None,
 ) -> int:
-    """Shows what would be done, asks, and does it; returns the exit code."""
+    """Shows what would be done, asks, and does it; returns the exit code. A canary is how long a step of it may take."""
     which, care, settings = which or Filter(), care or Care(), (common or Common()).settings()
     asked = selection = _checked(which.selection(tuple(ids or ())), care, verb)
     found = asyncio.run(find(settings, which, selection, dropped=verb == "restore", limit=care.limit))
@@ -66,19 +69,28 @@ def act(
         return 0
     confirm(f"{verb} {len(found):,}", yes=care.yes)
     counts = Counter("" if verb == "restore" else letter.queue for letter in found)
-    outcome = asyncio.run(_carry_out(verb, settings, selection, counts, Order(0, care.because, rate)))
+    outcome = asyncio.run(_carry_out(verb, settings, selection, counts, Order(0, care.because, rate), canary))
     return _report(outcome, verb, as_json=care.json)
 
 
-async def _carry_out(verb: Verb, settings: Settings, selection: Selection, counts: Mapping[str, int], order: Order) -> Outcome:
+async def _carry_out(
+    verb: Verb, settings: Settings, selection: Selection, counts: Mapping[str, int], order: Order, canary: timedelta | None
+) -> Outcome:
     """Acts on what the preview counted, and on nothing that came after it."""
     whole = Outcome()
     async with review(settings) as looking:
         with progress(verb, sum(counts.values())) as advance:
             for queue, count in sorted(counts.items()):
-                outcome = await _action(looking, verb, queue, selection, replace(order, limit=count, progress=advance))
+                here = replace(order, limit=count, progress=advance)
+                if canary is None:
+                    outcome = await _action(looking, verb, queue, selection, here)
+                else:
+                    outcome = await replay_growing(looking, settings, queue, selection, here, patience=canary, told=say)
                 whole.done += outcome.done
                 whole.failed += outcome.failed
+                whole.stopped = outcome.stopped
+                if whole.stopped:
+                    break
     return whole
 
 
@@ -121,10 +133,14 @@ def _preview(found: list[DeadLetter], selection: Selection, care: Care, verb: Ve
 def _report(outcome: Outcome, verb: Verb, *, as_json: bool) -> int:
     if as_json:
         failed = [{"id": letter.id, "error": why} for letter, why in outcome.failed]
-        print_json({"action": verb, "done": [letter.id for letter in outcome.done], "failed": failed})
+        done = [letter.id for letter in outcome.done]
+        print_json({"action": verb, "done": done, "failed": failed, "stopped": outcome.stopped or None})
     for letter, why in outcome.failed[:10]:
         say(f"not done: {letter.id}: {why}")
     say(f"{verb}: {len(outcome.done):,} done, {len(outcome.failed):,} failed")
+    if outcome.stopped:
+        say(f"stopped: {outcome.stopped}")
+        return GIVEN_UP
     if outcome.failed:
         return PARTLY if outcome.done else FAILED
     return 0

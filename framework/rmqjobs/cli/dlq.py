@@ -1,4 +1,4 @@
-"""`rmqjobs dlq list | show | stats | replay | drop | restore`: reviews dead letters, straight on their queues."""
+"""`rmqjobs dlq list | show | groups | stats | replay | drop | restore`: reviews dead letters, straight on their queues."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from cyclopts import Parameter, validators
 from rmqjobs.cli import acting
 from rmqjobs.cli.acting import Care
 from rmqjobs.cli.errors import NOT_FOUND, USAGE, fail, say
-from rmqjobs.cli.letters import COLUMNS, counts, print_whole, record, row
-from rmqjobs.cli.options import Common, Flag, Words
+from rmqjobs.cli.letters import COLUMNS, GROUP_COLUMNS, counts, group_record, group_row, print_whole, record, row
+from rmqjobs.cli.options import Common, Flag, Words, as_duration
 from rmqjobs.cli.output import age, print_json, print_table
 from rmqjobs.cli.reviews import Count, Filter, find, queues_of, review
+from rmqjobs.deadletters.groups import Group, groups_of
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.settings import Settings
 
@@ -86,6 +87,32 @@ def show(job_id: str, /, *, which: Filter | None = None, json: bool = False, com
 
 
 @app.command
+def groups(*, queue: Words = None, json: bool = False, common: Common | None = None) -> None:
+    """Group dead letters by their cause: equal failures have the same fingerprint.
+
+    Parameters
+    ----------
+    queue
+        Only this work queue.
+    json
+        Print JSON.
+    """
+    settings = (common or Common()).settings()
+    found = asyncio.run(_groups(settings, queue))
+    if json:
+        print_json([group_record(group) for group in found])
+    elif found:
+        print_table(GROUP_COLUMNS, map(group_row, found))
+    else:
+        say(_nothing(Selection(), dropped=False))
+
+
+async def _groups(settings: Settings, wanted: list[str] | None) -> list[Group]:
+    async with review(settings) as looking:
+        return await groups_of(looking, await queues_of(looking, settings, wanted))
+
+
+@app.command
 def stats(*, queue: Words = None, json: bool = False, common: Common | None = None) -> None:
     """Count dead letters by queue, reason, type and fingerprint.
 
@@ -113,6 +140,8 @@ def replay(
     *,
     which: Filter | None = None,
     rate: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
+    canary: Flag = False,
+    patience: str = "1m",
     care: Care | None = None,
     common: Common | None = None,
 ) -> int:
@@ -124,8 +153,13 @@ def replay(
         Job ids, or unique beginnings of them.
     rate
         Replay at most this many a second.
+    canary
+        Replay 1, then 5, 20, 100 and 500 at a time, and stop when one of them fails again; exits with 8 then.
+    patience
+        With --canary: how long the jobs of one step may take to run.
     """
-    return acting.act("replay", ids, which, care, common, rate=rate)
+    step = as_duration("--patience", patience) if canary else None
+    return acting.act("replay", ids, which, care, common, rate=rate, canary=step)
 
 
 @app.command

@@ -7,8 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from rmqjobs.cli.output import age, clean, console, shortened
+from rmqjobs.deadletters.groups import Group
 from rmqjobs.wire.deadletters import DeadLetter
 
+GROUP_COLUMNS = ("fingerprint", "count", "error", "types", "queues", "versions", "first", "last")
 COLUMNS = ("id", "type", "queue", "reason", "attempts", "failed", "error", "fingerprint")
 
 
@@ -75,3 +77,19 @@ def _iso(at: datetime | None) -> str | None:
 def counts(counter: dict[str, int]) -> str:
     """`rejected 3, time limit 1`, the most frequent first."""
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counter.items(), key=lambda item: -item[1]))
+
+
+def group_row(group: Group) -> dict[str, object]:
+    """A row of the list of causes."""
+    error = f"{group.error_type}: {group.error_message}" if group.error_type else group.reason
+    sets = {name: ", ".join(sorted(getattr(group, name))) for name in ("types", "queues", "versions")}
+    times = {"first": age(group.first), "last": age(group.last)}
+    return {"fingerprint": group.fingerprint, "count": group.count, "error": shortened(error), **sets, **times}
+
+
+def group_record(group: Group) -> dict[str, Any]:
+    """The JSON of a group: a contract."""
+    sets = {name: sorted(getattr(group, name)) for name in ("types", "queues", "reasons", "versions")}
+    plain = ("fingerprint", "count", "error_type", "error_message")
+    times = {"first": _iso(group.first), "last": _iso(group.last)}
+    return {name: getattr(group, name) for name in plain} | sets | times

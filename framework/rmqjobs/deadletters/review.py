@@ -43,10 +43,12 @@ class Outcome:
     Args:
         done: Dead letters acted on.
         failed: Those that could not be, with the reason; they stay where they are.
+        stopped: Why it did not go on, where it stopped by itself.
     """
 
     done: list[DeadLetter] = field(default_factory=list)
     failed: list[tuple[DeadLetter, str]] = field(default_factory=list)
+    stopped: str = ""
 
 
 @dataclass(slots=True)

@@ -130,8 +130,7 @@ async def _act(
             whole.done += outcome.done
             whole.failed += outcome.failed
             left -= len(outcome.done) + len(outcome.failed)
-        action = {"replay": "replay", "drop": "drop"}[verb]
-        await at_work.record_action(action, queue=", ".join(queues), because=order.because, jobs=len(whole.done))
+        await at_work.record_action(verb, queue=", ".join(queues), because=order.because, jobs=len(whole.done))
     failures_of(request).forget()
     return whole
 

@@ -12,6 +12,7 @@ from rmqjobs.deadletters.groups import Group, groups_of
 from rmqjobs.deadletters.review import Review
 from rmqjobs.deadletters.selection import Selection
 from rmqjobs.errors import RmqJobsError
+from rmqjobs.masking import masked
 from rmqjobs.web.site import Site
 from rmqjobs.wire.deadletters import DeadLetter
 
@@ -67,8 +68,8 @@ class Failures:
 
 
 def payload_of(letter: DeadLetter) -> str:
-    """The payload, set out as JSON where it is; else as text."""
+    """The payload, set out as JSON where it is, secrets hidden; else as text."""
     try:
-        return json.dumps(json.loads(letter.body), indent=2, ensure_ascii=False)
+        return json.dumps(masked(json.loads(letter.body)), indent=2, ensure_ascii=False)
     except ValueError:
         return letter.body.decode(errors="backslashreplace")

@@ -9,12 +9,13 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse
 
-from rmqjobs.control import Verb
+from rmqjobs.control import WHOLE, Verb
 from rmqjobs.doctor.checks import Finding, Patient, Severity, examine
 from rmqjobs.doctor.facts import gather
 from rmqjobs.errors import InvalidFilter, NoScheduler, RmqJobsError
 from rmqjobs.events import EventKind
 from rmqjobs.lifecycle import State
+from rmqjobs.masking import masked
 from rmqjobs.topology import build
 from rmqjobs.web import jobs as api
 from rmqjobs.web.charts import bars
@@ -99,8 +100,8 @@ async def job(request: Request, job_id: str, site: TheSite) -> HTMLResponse:
         here="/jobs",
         job=found,
         progress=latest.get("progress"),
-        result=None if result is None else as_json(result).decode(),
-        records=as_json(found.records, indent=2).decode(),
+        result=None if result is None else as_json(masked(result)).decode(),
+        records=as_json(masked(found.records), indent=2).decode(),
     )
 
 
@@ -128,7 +129,7 @@ async def worker(request: Request, name: str, site: TheSite, by: Who) -> HTMLRes
     running = found.get("jobs", [])
     if running and found["state"] in ("ready", "draining"):
         async with site.operator(by) as at_work:
-            answers = await at_work.ask(Verb.STACKS, name, within=WITHIN, answers=1)
+            answers = await at_work.ask(Verb.STACKS, f"{name}{WHOLE}", within=WITHIN, answers=1)
         running = answers[0]["jobs"] if answers else running
     shown = [{"stack": [], **each} for each in running]
     return await page(request, "worker.html", here="/workers", worker={**_BLANK, **found}, jobs=shown)
@@ -170,7 +171,14 @@ async def dead_letter(request: Request, job_id: str, by: Who) -> HTMLResponse:
     letter = await failures_of(request).letter(job_id, by)
     if letter is None:
         raise HTTPException(404, f"{job_id} is not among the dead letters: it may have been replayed or dropped")
-    return await page(request, "dead_letter.html", here="/failures", letter=letter, payload=payload_of(letter))
+    return await page(
+        request,
+        "dead_letter.html",
+        here="/failures",
+        letter=letter,
+        headers=masked(dict(letter.headers)),
+        payload=payload_of(letter),
+    )
 
 
 @router.get("/failures/{key}")
