@@ -221,7 +221,7 @@ async def depth(settings: Settings, queue: str) -> int:
 async def events(settings: Settings) -> list[tuple[str, str]]:
     """Kind and type of each record of a job or a schedule."""
     found = [(event.kind.value, event.type) async for event in follow(settings, start="first", stop_at_end=True)]
-    return [(kind, job_type) for kind, job_type in found if kind not in ("worker", "scheduler", "acted")]
+    return [(kind, job_type) for kind, job_type in found if kind not in ("worker", "scheduler", "web", "acted")]
 
 
 async def succeeded(settings: Settings, count: int = 1) -> bool:

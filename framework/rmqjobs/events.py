@@ -43,6 +43,7 @@ class EventKind(StrEnum):
     UNSCHEDULED = "unscheduled"  # schedules exist, and no scheduler is active
     WORKER = "worker"  # how a worker is, every few seconds; `data["state"]` says starting, ready, draining or stopped
     SCHEDULER = "scheduler"  # the same of a scheduler: standby, active or stopped
+    WEB = "web"  # the same of a web server: ready, behind or stopped
     ACTED = "acted"  # an operator did something to a queue, a worker or many jobs
 
 

@@ -98,10 +98,13 @@ def state_after(record: Event) -> tuple[State, datetime | None]:
 
 
 def due_at(record: Event) -> datetime | None:
-    """Until when a job waits after this record, where it has to."""
-    if record.kind is EventKind.PUBLISHED and isinstance(due := record.data.get("run_at"), int):
-        return datetime.fromtimestamp(due / 1000, UTC)  # milliseconds, as in the job's header
-    seconds = record.data.get("in_seconds")
-    if record.kind in (EventKind.RETRIED, EventKind.SNOOZED) and isinstance(seconds, int | float):
-        return record.at + timedelta(seconds=seconds)
+    """Until when a job waits after this record, where it has to; None where the record names an impossible time."""
+    try:
+        if record.kind is EventKind.PUBLISHED and isinstance(due := record.data.get("run_at"), int):
+            return datetime.fromtimestamp(due / 1000, UTC)  # milliseconds, as in the job's header
+        seconds = record.data.get("in_seconds")
+        if record.kind in (EventKind.RETRIED, EventKind.SNOOZED) and isinstance(seconds, int | float):
+            return record.at + timedelta(seconds=seconds)
+    except (OverflowError, ValueError, OSError):
+        pass
     return None

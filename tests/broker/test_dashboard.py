@@ -67,6 +67,7 @@ async def test_jobs_are_found_read_and_cancelled(settings: Settings, client: htt
         assert "Cancel this job" not in page
         await until(lambda: has(client, "/jobs?filter=state:running", runs))
         assert done not in await shown(client, "/jobs?filter=state:running")
+        assert (await client.get("/jobs", params={"filter": done})).headers["location"] == f"/jobs/{done}"
         assert "Did you mean state:?" in (await client.get("/jobs?filter=stat:dead")).text
         page = await do(client, f"/jobs/{runs}/cancel", because="<b>enough</b>")
         assert "It was running, and is cancelled." in page

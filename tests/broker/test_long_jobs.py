@@ -12,7 +12,7 @@ from rmqjobs.plugins import registry_of
 from rmqjobs.testing.broker import PrivateNode
 from rmqjobs.worker import Worker
 from rmqjobs.worker.service import CONSUMER_TIMEOUTS
-from tests.helpers import Note, Slow, Stage, depth, private_node, publishing, succeeded, until, working
+from tests.helpers import Note, Slow, Stage, depth, events, private_node, publishing, succeeded, until, working
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,12 @@ async def test_a_job_beyond_its_consumers_limit_comes_back_to_its_run(
         await until(lambda: seen)
         await until(lambda: not worker.running)
     await until(lambda: worker.is_ready)
+    await until(lambda: _settled(settings))  # it had to come back first
     await worker.drain(timedelta(seconds=1))
     assert seen == ["began", "ignored"]
     assert said(caplog, "consumer lost")
     assert await depth(settings, "demo") == 0
+
+
+async def _settled(settings: Settings) -> bool:
+    return any(kind in ("succeeded", "dead") for kind, _ in await events(settings))

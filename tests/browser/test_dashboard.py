@@ -87,6 +87,8 @@ async def test_an_operator_pauses_cancels_replays_and_drops(settings: Settings, 
         runs = await jobs.publish(Act(what="wait"))
         for _ in range(3):
             await jobs.publish(Act(what="reject"))
+        await served.go("/jobs")
+        await served.sees("demo.act")
         await served.go(f"/jobs/{runs}")
         await page.get_by_role("button", name="Cancel this job").click()
         await served.sees("and is cancelled")

@@ -134,7 +134,8 @@ def _report(outcome: Outcome, verb: Verb, *, as_json: bool) -> int:
     if as_json:
         failed = [{"id": letter.id, "error": why} for letter, why in outcome.failed]
         done = [letter.id for letter in outcome.done]
-        print_json({"action": verb, "done": done, "failed": failed, "stopped": outcome.stopped or None})
+        stopped = {"stopped": outcome.stopped} if outcome.stopped else {}
+        print_json({"action": verb, "done": done, "failed": failed, **stopped})
     for letter, why in outcome.failed[:10]:
         say(f"not done: {letter.id}: {why}")
     say(f"{verb}: {len(outcome.done):,} done, {len(outcome.failed):,} failed")

@@ -38,7 +38,7 @@ def cancel(
     Parameters
     ----------
     ids
-        Its id, or a unique beginning of it. Several whole ids; - reads them from stdin, one on each line.
+        A job's id, or a unique beginning of it; of several jobs the whole ids. - reads them from stdin, one on each line.
     because
         Why; the journal keeps it.
     yes
@@ -85,13 +85,12 @@ async def _cancel(settings: Settings, lives: Sequence[Life], because: str) -> li
         async with asyncio.timeout(STOPPED_WITHIN):
             while running:
                 await asyncio.sleep(_LOOK_EVERY)
-                running = [job_id for job_id in running if not await _has_stopped(settings, job_id)]
+                running = [life.id for life in await find_all(settings, running) if not _has_stopped(life)]
     except TimeoutError:
         pass
     return running
 
 
-async def _has_stopped(settings: Settings, job_id: str) -> bool:
+def _has_stopped(life: Life) -> bool:
     """Whether the worker that ran it has said how that ended."""
-    (life,) = await find_all(settings, [job_id])
     return "by" not in life.records[-1].data and life.state(datetime.now(UTC)) is not State.RUNNING

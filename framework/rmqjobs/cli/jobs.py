@@ -160,7 +160,7 @@ def _lost_since(settings: Settings, life: Life, now: datetime) -> datetime | Non
     """When the worker that runs the job gave its last sign of life, if that is too long ago."""
     if life.state(now) is not State.RUNNING:
         return None
-    from rmqjobs.operations.roster import latest_beats, lost_since  # noqa: PLC0415 - as above
+    from rmqjobs.tracking.processes import latest_beats, lost_since  # noqa: PLC0415 - as above
 
     return lost_since(asyncio.run(latest_beats(settings)), life, now, settings.beat_interval)
 

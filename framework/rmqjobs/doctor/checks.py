@@ -16,6 +16,7 @@ from rmqjobs.permissions import roles
 from rmqjobs.policies import Effect, judge
 from rmqjobs.settings import Settings
 from rmqjobs.topology import LADDER_LEVELS, Binding, Names, Topology, consumer_arguments, job_type_of_key, milliseconds
+from rmqjobs.tracking.processes import of_beat
 
 CONSUMER_TIMEOUTS = (3, 12)
 STRICT_PRIORITIES, TWO_PRIORITIES = (4, 3), (4, 0)
@@ -193,6 +194,19 @@ def streams(patient: Patient) -> Found:
         yield Severity.ERROR, f"stream {stream} cannot be read: {effect}", why, patient.command("topology apply")
 
 
+def processes(patient: Patient) -> Found:
+    """No worker, scheduler or web server was lost lately, and web servers keep up with the journal."""
+    reports = [of_beat(beat, patient.facts.at, patient.settings.beat_interval) for beat in patient.facts.beats.values()]
+    lost = [f"{each['worker']}, last seen {each['seen_at'][:19]}" for each in reports if each.get("state") == "lost"]
+    if lost:
+        mend = "look at their logs; a supervisor should have started them again"
+        yield Severity.WARNING, f"processes gave no more signs of life: {len(lost)}", _some(lost), mend
+    for each in reports:
+        if each.get("state") == "behind":
+            evidence = f"{each['worker']}: {each.get('because')}"
+            yield Severity.WARNING, "a web server is behind the journal: its lists are old", evidence, "look at its log"
+
+
 def scheduler(patient: Patient) -> Found:
     """A scheduler is connected, or none was ever needed."""
     yield from patient.unseen([patient.names.scheduler])
@@ -317,8 +331,8 @@ def permissions(patient: Patient) -> Found:
 
 
 CHECKS: tuple[Callable[[Patient], Found], ...] = (
-    version, management, alarms, topology, streams, consumers, paused, scheduler, dead_letters, unrouted, delay_ladder,
-    orphaned_delays, dead_lettering, policies, consumer_timeout, replicas, clock, permissions,
+    version, management, alarms, topology, streams, consumers, paused, processes, scheduler, dead_letters, unrouted,
+    delay_ladder, orphaned_delays, dead_lettering, policies, consumer_timeout, replicas, clock, permissions,
 )  # fmt: skip
 BY_MANAGEMENT = (alarms, orphaned_delays, dead_lettering, policies, replicas, clock, permissions)
 

@@ -14,8 +14,10 @@ from rmqjobs.amqp.controlling import READ_WITHIN, ControlFeed, last_of
 from rmqjobs.amqp.counting import count
 from rmqjobs.control import Word
 from rmqjobs.errors import BrokerError, ConfigurationError, PermissionMissing
+from rmqjobs.events import Event
 from rmqjobs.settings import Settings
 from rmqjobs.topology import Names, Topology
+from rmqjobs.tracking.processes import latest_beats
 
 AnswerT = TypeVar("AnswerT")
 
@@ -67,6 +69,7 @@ class Facts:
         management_problem: Why `management` is None.
         paused: Paused queues, and by which word.
         deaf: Streams that cannot be read, and why.
+        beats: The last beat of each process of the last minutes, by its name.
     """
 
     version: str
@@ -78,6 +81,7 @@ class Facts:
     management_problem: str = ""
     paused: Mapping[str, Word] = field(default_factory=dict)
     deaf: Mapping[str, str] = field(default_factory=dict)
+    beats: Mapping[str, Event] = field(default_factory=dict)
     at: datetime = field(default_factory=lambda: datetime.now().astimezone())
 
 
@@ -99,7 +103,9 @@ async def gather(settings: Settings, topology: Topology) -> Facts:
         api, problem = await _management(settings, connection)
     finally:
         await connection.close()
-    return Facts(version, release, queues, tuple(missing), tuple(unseen), api, problem, paused, deaf)
+    return Facts(
+        version, release, queues, tuple(missing), tuple(unseen), api, problem, paused, deaf, await latest_beats(settings)
+    )
 
 
 async def _streams(connection: Connection, names: Names) -> tuple[Mapping[str, Word], Mapping[str, str]]:

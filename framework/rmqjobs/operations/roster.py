@@ -1,29 +1,19 @@
-"""Who is there: workers that answer, and workers and schedulers that the journal has heard of lately."""
+"""Who is there: workers that answer, and other processes that the journal has heard of lately."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rmqjobs.control import Verb
-from rmqjobs.errors import BrokerError
-from rmqjobs.events import Event, EventKind
-from rmqjobs.journal import follow
-from rmqjobs.lifecycle import State
 from rmqjobs.operations.operator import operator
 from rmqjobs.settings import Settings
-from rmqjobs.tracking import Life
-
-REMEMBERED = timedelta(minutes=10)
-BEATS_MISSED = 3  # beats without a sign, after which it counts as lost
-KINDS = (EventKind.WORKER, EventKind.SCHEDULER)
+from rmqjobs.tracking.processes import latest_beats, of_beat
 
 
 async def roster(settings: Settings, *, by: str, within: timedelta) -> list[dict[str, Any]]:
-    """How each worker and scheduler is, by name; those that did not answer with `seen_at`, the time of their last beat.
+    """How each process is, by name; those that did not answer with `seen_at`, the time of their last beat.
 
     Args:
         settings: The broker, and the prefix.
@@ -39,45 +29,3 @@ async def roster(settings: Settings, *, by: str, within: timedelta) -> list[dict
     now = datetime.now(UTC)
     remembered = {name: of_beat(beat, now, settings.beat_interval) for name, beat in beats.items() if name not in live}
     return [report for _, report in sorted((live | remembered).items())]
-
-
-async def latest_beats(settings: Settings) -> dict[str, Event]:
-    """The last beat of each worker and scheduler of the last minutes; none where the journal cannot be read."""
-    found: dict[str, Event] = {}
-    start = (datetime.now(UTC) - REMEMBERED).isoformat()
-    try:
-        async with aclosing(follow(settings, start=start, stop_at_end=True)) as events:
-            async for event in events:
-                if event.kind in KINDS and event.at >= datetime.now(UTC) - REMEMBERED:
-                    found[event.source] = event
-    except BrokerError:
-        pass
-    return found
-
-
-def lost_since(beats: Mapping[str, Event], life: Life, now: datetime, interval: timedelta) -> datetime | None:
-    """When the worker that runs a job gave its last sign of life, if that is too long ago.
-
-    Args:
-        beats: The last beat of each worker, by its name.
-        life: The job's.
-        now: When it is asked, aware.
-        interval: The time between two beats.
-    """
-    beat = beats.get(life.records[-1].source)
-    if life.state(now) is not State.RUNNING or beat is None or beat.data.get("state") == "stopped":
-        return None
-    return beat.at if is_lost(beat.at, now, interval) else None
-
-
-def of_beat(beat: Event, now: datetime, interval: timedelta) -> dict[str, Any]:
-    """What a beat says about whoever wrote it; `lost` when the next ones have not come."""
-    report = {"worker": beat.source, **beat.data, "seen_at": beat.at.isoformat()}
-    if report.get("state") != "stopped" and is_lost(beat.at, now, interval):
-        report["state"] = "lost"
-    return report
-
-
-def is_lost(seen_at: datetime, now: datetime, interval: timedelta) -> bool:
-    """Whether too many beats are missing since the last one."""
-    return now - seen_at > interval * BEATS_MISSED

@@ -160,10 +160,9 @@ class Queries:
         return [job_id for (job_id,) in self._db.execute(query, (beginning, beginning + "\U0010ffff", limit))]
 
     def workers(self) -> list[Event]:
-        """The last beat of each worker and scheduler."""
-        kinds = {"worker": EventKind.WORKER, "scheduler": EventKind.SCHEDULER}
+        """The last beat of each worker, scheduler and web server."""
         return [
-            Event(kinds[role], _instant(at), "", "", data=json.loads(data), source=name)
+            Event(EventKind(role), _instant(at), "", "", data=json.loads(data), source=name)
             for name, role, at, data in self._db.execute("SELECT name, role, at, data FROM workers ORDER BY name")
         ]
 
@@ -184,12 +183,12 @@ class Queries:
     def rates(self, since: datetime, type_: str | None = None) -> list[dict[str, Any]]:
         """What happened in each minute: kind of record, how many, and the seconds of their runs; of all types, or of one."""
         where, values = ("AND type = ?", [type_]) if type_ is not None else ("", [])
-        columns = "minute, kind, sum(jobs), sum(seconds)"
+        columns = "minute, kind, sum(jobs), sum(microseconds)"
         query = f"SELECT {columns} FROM rates WHERE minute >= ? {where} GROUP BY minute, kind ORDER BY minute"
         rows = self._db.execute(query, (_ms(since) // 60_000, *values))
         return [
-            {"minute": _instant(minute * 60_000), "kind": kind, "jobs": jobs, "seconds": seconds}
-            for minute, kind, jobs, seconds in rows
+            {"minute": _instant(minute * 60_000), "kind": kind, "jobs": jobs, "seconds": microseconds / 1_000_000}
+            for minute, kind, jobs, microseconds in rows
         ]
 
     @property

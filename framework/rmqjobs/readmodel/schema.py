@@ -39,7 +39,7 @@ CREATE TABLE records (
 CREATE TABLE counts (state TEXT, type TEXT, queue TEXT, jobs INTEGER NOT NULL, PRIMARY KEY (state, type, queue)) WITHOUT ROWID;
 
 CREATE TABLE rates (
-    minute INTEGER, type TEXT, kind TEXT, jobs INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (minute, type, kind)
+    minute INTEGER, type TEXT, kind TEXT, jobs INTEGER NOT NULL, microseconds INTEGER NOT NULL, PRIMARY KEY (minute, type, kind)
 ) WITHOUT ROWID;
 
 CREATE TABLE ticks (

@@ -19,10 +19,11 @@ from rmqjobs.wire.values import as_json
 MAX_BYTES = 10**9
 SHARE = 50  # a fiftieth of the jobs goes at once when there is no more room
 KEPT_RATES = timedelta(days=30)
+LONGEST_RUN = 10 * 365 * 86_400  # seconds; a record with more is somebody's joke
 _ERROR_LENGTH, _NOTE_LENGTH = 300, 100
 _ENDINGS = frozenset({EventKind.RETRIED, EventKind.DEAD, EventKind.SKIPPED, EventKind.CANCELLED})
 _COUNTED = frozenset(kind.value for kind in EventKind) - {"log", "progress", "started"}
-_BEATS = {EventKind.WORKER: "worker", EventKind.SCHEDULER: "scheduler"}
+_BEATS = {EventKind.WORKER: "worker", EventKind.SCHEDULER: "scheduler", EventKind.WEB: "web"}
 
 _COLUMNS = (
     "id", "type", "queue", "worker", "app", "state", "due", "at", "first", "attempt", "error_type", "error", "progress",
@@ -37,7 +38,7 @@ _REPLACE_JOB = _ADD_JOB.replace("INSERT", "INSERT OR REPLACE")
 _COUNT = "INSERT INTO counts VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs"
 _RATE = """
 INSERT INTO rates VALUES (?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs, seconds = seconds + excluded.seconds
+ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs, microseconds = microseconds + excluded.microseconds
 """
 _ADD_RECORD = "INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_BEAT = """
@@ -144,12 +145,12 @@ class Writer:
             self._db.execute("ROLLBACK TO records")
             rows = [row for row in rows if self._db.execute(_ADD_RECORD, row).rowcount]
         self._db.execute("RELEASE records")
-        rates: dict[tuple[int, str, str], list[float]] = {}
+        rates: dict[tuple[int, str, str], list[int]] = {}
         for _, _, kind, at, job_type, _, _, _, data in rows:
             if kind in _COUNTED:
-                rate = rates.setdefault((at // 60_000, job_type, kind), [0, 0.0])
+                rate = rates.setdefault((at // 60_000, job_type, kind), [0, 0])
                 rate[0] += 1
-                rate[1] += _seconds(data)
+                rate[1] += _microseconds(data)
         self._db.executemany(_RATE, [(*key, *rate) for key, rate in rates.items()])
 
     def _put_jobs(self, of_jobs: Mapping[str, Sequence[_Placed]]) -> None:
@@ -240,12 +241,12 @@ _EMPTY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _seconds(data: str) -> float:
-    """How long the run took that a record tells of."""
+def _microseconds(data: str) -> int:
+    """How long the run took that a record tells of; whole numbers add up to the same in any order."""
     if '"seconds"' not in data:
-        return 0.0
+        return 0
     seconds = json.loads(data).get("seconds")
-    return float(seconds) if isinstance(seconds, int | float) else 0.0
+    return round(seconds * 1_000_000) if isinstance(seconds, int | float) and 0 <= seconds < LONGEST_RUN else 0
 
 
 def _class_of(error: str) -> str:

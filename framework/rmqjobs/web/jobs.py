@@ -11,10 +11,10 @@ from pydantic import BaseModel, Field
 
 from rmqjobs.events import Event
 from rmqjobs.lifecycle import State, due_at
-from rmqjobs.operations.roster import lost_since
 from rmqjobs.readmodel.filters import JobFilter, parse
 from rmqjobs.readmodel.queries import MOST, PAGE, JobRow, Queries
 from rmqjobs.tracking import Life
+from rmqjobs.tracking.processes import lost_since
 from rmqjobs.tracking.story import outlook, story
 from rmqjobs.web.site import TheSite, Who
 from rmqjobs.wire.events import as_record

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, HTTPException, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from rmqjobs.control import WHOLE, Verb
 from rmqjobs.doctor.checks import Finding, Patient, Severity, examine
@@ -38,6 +39,7 @@ SPANS = {
 _STEPS = {"1h": "minute", "24h": "half hour", "7d": "four hours"}
 _GIVEN_UP = EventKind.DEAD.value
 MOST_FAILING = 8
+LIKE_AN_ID = 8  # characters
 
 
 @router.get("/")
@@ -51,10 +53,8 @@ async def overview(request: Request, site: TheSite, span: str = "1h") -> HTMLRes
     workers = await list_workers(site)
     failing = Counter({kind: states[State.DEAD] for kind, states in types.items() if State.DEAD in states})
     alive = Counter(each["role"] for each in workers if each["state"] not in ("stopped", "lost"))
-    minute = datetime.now(UTC) - timedelta(minutes=1)
-    latest = Counter(
-        {each["kind"]: each["jobs"] for each in rates if each["minute"] >= minute.replace(second=0, microsecond=0)}
-    )
+    minute = (datetime.now(UTC) - timedelta(minutes=1)).replace(second=0, microsecond=0)  # the last whole one
+    latest = Counter({each["kind"]: each["jobs"] for each in rates if each["minute"] == minute})
     return await page(
         request,
         "overview.html",
@@ -74,10 +74,17 @@ async def overview(request: Request, site: TheSite, span: str = "1h") -> HTMLRes
     )
 
 
-@router.get("/jobs")
-async def jobs(request: Request, site: TheSite, filter: str = "", after: str | None = None) -> HTMLResponse:  # noqa: A002
-    """Jobs that match a filter; a whole id leads to its job."""
+@router.get("/jobs", response_model=None)
+async def jobs(
+    request: Request,
+    site: TheSite,
+    filter: str = "",  # noqa: A002 - the parameter's name
+    after: str | None = None,
+) -> HTMLResponse | RedirectResponse:
+    """Jobs that match a filter; an id, or a long and unique beginning of one, leads to its job."""
     wrong = ""
+    if len(filter) >= LIKE_AN_ID and len(ids := await site.ask(lambda queries: queries.ids(filter, 2))) == 1:
+        return RedirectResponse(f"/jobs/{quote(ids[0], safe='')}", 303)
     try:
         found = await api.list_jobs(site, filter=filter, after=after)
     except InvalidFilter as error:

@@ -8,16 +8,23 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TextIO, TypeVar, cast
 
 from fastapi import Depends, Request
 
+from rmqjobs.amqp.connection import connection_name
+from rmqjobs.amqp.publishing import PublishLink
+from rmqjobs.beats import Beats
+from rmqjobs.events import EventKind
+from rmqjobs.journal import Journal
 from rmqjobs.operations.operator import Operator, operator
 from rmqjobs.readmodel import schema
 from rmqjobs.readmodel.follower import Follower, Progress, ignore
 from rmqjobs.readmodel.queries import Queries
 from rmqjobs.settings import Settings
+from rmqjobs.topology import Names
 from rmqjobs.web.listeners import Listeners
 
 MOST_FILES = 100  # servers on one machine, each with a file of its own
@@ -38,7 +45,7 @@ class Site:
         self.settings = settings
         self.listeners = Listeners()
         self._lock: TextIO | None = None
-        self._progress = progress
+        self._progress, self._stopped = progress, False
         self.path = Path(settings.web_model) if settings.web_model else _usual_path(settings)
 
     @asynccontextmanager
@@ -55,12 +62,37 @@ class Site:
         await self.follower.open()
         following = asyncio.create_task(self.follower.run())
         try:
-            yield
+            async with self._beating():
+                yield
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
             await self.follower.close()
             self._lock.close()
+
+    @asynccontextmanager
+    async def _beating(self) -> AsyncIterator[None]:
+        """Writes to the journal how this server is; a user who may not do that serves all the same."""
+        settings, name = self.settings, connection_name("web")
+        link = PublishLink(lambda: settings.broker, name=name, heartbeat=settings.heartbeat)
+        journal = Journal(link, Names(settings.prefix), source=name, interval=settings.journal_interval)
+        beats = Beats(journal, EventKind.WEB, self._details, lambda: datetime.now(UTC))
+        link.open()
+        tasks = [asyncio.create_task(each) for each in (journal.run(), beats.run(settings.beat_interval.total_seconds()))]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._stopped = True
+            beats.write()
+            await journal.close()
+            await link.close()
+
+    def _details(self) -> dict[str, str | int]:
+        state = "stopped" if self._stopped else "behind" if self.trouble else "ready"
+        return {"state": state, "records": self.follower.records, **({"because": self.trouble} if self.trouble else {})}
 
     @property
     def trouble(self) -> str:

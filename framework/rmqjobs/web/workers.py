@@ -8,7 +8,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, HTTPException
 
 from rmqjobs.control import WHOLE, Verb
-from rmqjobs.operations.roster import of_beat
+from rmqjobs.tracking.processes import of_beat
 from rmqjobs.web.jobs import Because
 from rmqjobs.web.site import TheSite, Who
 

@@ -19,6 +19,7 @@ from rmqjobs.wire.values import as_json, plain
 
 MAX_LINE = 32 * 1024  # one record must not make a batch too large for the broker
 _HALF = b"\\ud"  # how a half character begins in JSON
+MOST_ATTEMPTS = 10**6
 NDJSON = "application/x-ndjson"
 _EVENT = TypeAdapter(Event)
 _TO_JSON = _EVENT.serializer.to_json
@@ -67,9 +68,22 @@ def _event(line: bytes) -> Event | None:
             record = plain(record)
         known = {name: record[name] for name in _FIELDS if name in record}
         known["kind"], known["at"] = EventKind(record["kind"]), datetime.fromisoformat(record["at"])
-        return Event(**known)
+        event = Event(**known)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    return event if _is_sound(event) else None
+
+
+def _is_sound(event: Event) -> bool:
+    """Whether each part is of its kind: anybody may write to the stream, and nobody who reads it should stumble."""
+    texts = (event.job, event.type, event.queue, event.source)
+    return (
+        all(type(text) is str for text in texts)
+        and type(event.attempt) is int
+        and 0 <= event.attempt < MOST_ATTEMPTS
+        and type(event.data) is dict
+        and event.at.tzinfo is not None
+    )
 
 
 def as_record(event: Event) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rmqjobs import Settings
 from rmqjobs.control import Verb, Word
 from rmqjobs.doctor.checks import Finding, Patient, Severity, examine
 from rmqjobs.doctor.facts import Facts, ManagementFacts, QueueFacts
+from rmqjobs.events import Event, EventKind
 from rmqjobs.topology import Names, build
 from tests.helpers import Stage
 
@@ -165,3 +166,16 @@ def test_streams_that_cannot_be_read() -> None:
     facts = replace(FACTS, deaf={NAMES.control: "it does not answer", NAMES.journal: "gone"})
     assert wrong(facts) == [("streams", Severity.ERROR)] * 2
     assert "workers do not hear operators" in findings(facts)[4].summary
+
+
+def test_lost_processes_and_web_servers_that_are_behind() -> None:
+    def beat(kind: str, seconds: float, **data: str) -> Event:
+        return Event(EventKind(kind), FACTS.at - timedelta(seconds=seconds), "", "", data=data, source=f"{kind}@a:1")  # type: ignore[arg-type]
+
+    well = {"a": beat("worker", 3, state="ready"), "b": beat("scheduler", 500, state="stopped")}
+    assert wrong(replace(FACTS, beats=well)) == []
+    ill = {"a": beat("worker", 60, state="ready"), "b": beat("web", 2, state="behind", because="the disk is full")}
+    assert wrong(replace(FACTS, beats=ill)) == [("processes", Severity.WARNING)] * 2
+    found = [each.evidence for each in findings(replace(FACTS, beats=ill)) if each.check == "processes"]
+    assert found[0].startswith("worker@a:1, last seen ")
+    assert found[1] == "web@a:1: the disk is full"

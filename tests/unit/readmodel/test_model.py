@@ -1,5 +1,6 @@
 """The read model: any order of records, repeats included, ends in the same rows; and what is asked is answered from them."""
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -237,3 +238,24 @@ def test_nothing_is_half_written() -> None:
     with pytest.raises(sqlite3.Error):
         writer.take(messages([record("dead", "8"), Event(EventKind.ACTED, NOON, "", "", data={"action": "pause"})]))
     assert [job.id for job in queries.jobs(JobFilter()).jobs] == ["7"]
+
+
+ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("2027-01-01T12:00:00+00:00")
+ODD_RECORDS = st.dictionaries(
+    st.sampled_from(["kind", "at", "job", "type", "queue", "attempt", "source", "data", "new"]),
+    ODD | st.dictionaries(st.sampled_from(["run_at", "in_seconds", "seconds", "error", "schedule", "done", "by", "app"]), ODD),
+)
+ODD_KINDS = st.sampled_from([kind.value for kind in EventKind])
+
+
+@hypothesis_settings(deadline=None, max_examples=300)
+@given(st.lists(st.tuples(ODD_RECORDS, ODD_KINDS), max_size=5))
+def test_whatever_stands_in_the_stream_the_model_goes_on(odd: list[tuple[dict[str, Any], str]]) -> None:
+    sound = {"at": "2027-01-01T12:00:00+00:00", "job": "7", "type": "demo.note"}
+    lines = [json.dumps(variant) for record, kind in odd for variant in (record, {**sound, **record, "kind": kind})]
+    writer, queries = model(record("succeeded", "good"))
+    writer.take([StreamMessage(9, "\n".join(lines).encode(errors="surrogatepass"), "somebody")])
+    writer.keep(NOON + MINUTE)
+    assert "good" in {job.id for job in queries.jobs(JobFilter(), limit=1000).jobs}
+    for job_id in queries.ids("", 100):
+        assert queries.records(job_id)
