@@ -86,9 +86,18 @@ async def test_what_got_long_goes_back(settings: Settings, naps: Naps) -> None:
             return await depth(settings, "ahead.thread") >= 300 - 2 * own - SLOTS  # some may still be the second consumer's
 
         await until(all_but_its_own_are_back)
-        for _ in range(10):  # and stay there
-            await asyncio.sleep(0.1)
-            assert not lease_of(worker).ahead
+
+        async def it_stays_so() -> (
+            bool
+        ):  # on a busy machine short ones may still be among them, for which it fetches ahead again
+            looks = []
+            for _ in range(10):
+                await asyncio.sleep(0.1)
+                looks.append(lease_of(worker).ahead)
+            return not any(looks)
+
+        await until(it_stays_so)
+        assert await all_but_its_own_are_back()
         naps.end.set()  # the naps end at once: they are short again
         await until(lambda: len(naps.runs) == 6_300)
     assert set(naps.runs.values()) == {1}

@@ -24,6 +24,7 @@ from tests.helpers import depth, until
 COUNT = 1_500
 HALF_A_SECOND = 500  # jobs that a worker may do in the time between two writes to the journal
 _ENDS = {EventKind.SUCCEEDED, EventKind.RETRIED, EventKind.DEAD}
+_LAST = {EventKind.SUCCEEDED, EventKind.DEAD}
 
 
 async def test_each_job_is_told_as_it_was(settings: Settings, tmp_path: Path) -> None:
@@ -42,8 +43,8 @@ async def test_each_job_is_told_as_it_was(settings: Settings, tmp_path: Path) ->
         expected = {number for number in numbers if number not in cancelled and number % 10 != 9}
         dead = sum(number % 10 == 9 and number not in cancelled for number in numbers)
         await until(lambda: {int(line.split()[0]) for line in here.effects} == expected, timeout=150)
-        await until(lambda: _is(settings, "accept.dead", dead))
-        await until(lambda: _is(settings, "accept", 0))
+        await until(lambda: _has(settings, "accept.dead", dead))
+        await until(lambda: _has(settings, "accept", 0, most=0))
         known = await _settled(follower)
         runs: defaultdict[int, int] = defaultdict(int)
         for line in here.effects:
@@ -63,23 +64,24 @@ async def test_each_job_is_told_as_it_was(settings: Settings, tmp_path: Path) ->
         if number in cancelled:
             assert (state, runs[number], ended) == (State.CANCELLED, 0, []), text
             assert "cancelled by ann" in text
+        elif not _LAST.intersection(ended):  # the killed worker was done with it, and had not written that yet
+            untold += 1
+            assert not state.is_end, text
         elif number % 10 == 9:  # negative numbers fail twice
             assert (state, runs[number]) == (State.DEAD, 0), text
-            assert ended == [EventKind.RETRIED, EventKind.DEAD], text
+            # Each perhaps twice, or the first one untold, where the worker was killed.
+            assert set(ended) <= {EventKind.RETRIED, EventKind.DEAD}, text
             assert "given up: attempts exhausted" in text
-        elif state is State.QUEUED:  # the killed worker was done with it, and had not written that yet
-            untold += 1
-            assert (runs[number], ended) == (1, []), text
         else:
-            assert (state, ended) == (State.DONE, [EventKind.SUCCEEDED]), text
+            assert (state, set(ended)) == (State.DONE, {EventKind.SUCCEEDED}), text
             assert runs[number] >= 1  # twice only where the worker was killed before it could acknowledge
     assert untold == COUNT - known
     assert untold <= HALF_A_SECOND
     assert sum(runs.values()) - len(runs) <= HALF_A_SECOND  # of jobs that the killed worker held
 
 
-async def _is(settings: Settings, queue: str, count: int) -> bool:
-    return await depth(settings, queue) == count
+async def _has(settings: Settings, queue: str, count: int, most: int = COUNT) -> bool:
+    return count <= await depth(settings, queue) <= most
 
 
 async def _settled(follower: Follower) -> int:
